@@ -1,0 +1,338 @@
+"""Tracking in Aim: one run that never ends a training, and what hangs Stable-Baselines3's logger on it.
+
+`AimTracker` holds the run. Whatever goes wrong in Aim (a full disk, a lost repository, a value it cannot take) is said
+once on stderr, and the training goes on. `AimWriter` is an SB3 logger output over it, `AimEpisodeCallback` adds the
+writer to a model's logger and tracks every episode.
+"""
+
+import fcntl
+import logging
+import math
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
+
+EXPERIMENT = "CarRacing-v3"
+# A run whose remote server has died can hang in close() for minutes.
+CLOSE_TIMEOUT_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+class AimTracker:
+    """One Aim run, opened and closed by whoever makes this object. No method of it raises.
+
+    Args:
+        repo: directory that holds (or is to hold) the `.aim` repository, or a server's `aim://host:port`; None tracks
+            nothing.
+        run_name: the run's name in Aim.
+        params: plain nested values (numbers, strings, lists, dicts) to store on the run, by top-level key.
+        run_hash: go on with this run instead of beginning a new one.
+    """
+
+    def __init__(self, repo: str | None, run_name: str, params: Mapping[str, Any], run_hash: str | None = None) -> None:
+        self._run: Any = None
+        self._has_warned = False
+        if repo is None:
+            return
+        with self._no_raise("could not be opened"):
+            self._run = _open_run(repo, run_hash)
+            self._run.name = run_name
+        for key, value in params.items():
+            self.set_param(key, value)
+        self.set_param("status", "running")
+
+    @property
+    def run_hash(self) -> str | None:
+        """The run's hash, for resuming it; None where there is no open run."""
+        return None if self._run is None else self._run.hash
+
+    def track(
+        self, value: Any, name: str, step: int, *, context: Mapping[str, str] | None = None, epoch: int | None = None
+    ) -> None:
+        """Track one value of any kind that SB3's logger takes.
+
+        Numbers (Python's, NumPy's, torch's, of size 1) become points of a metric. NaN and infinity, through which Aim
+        would silently draw the line, are left out, and `<name>_nonfinite` = 1 is tracked in their place. Strings become
+        `aim.Text`, larger arrays `aim.Distribution`, SB3's Figure, Image and Video `aim.Image`.
+
+        Args:
+            value: what to track.
+            name: the sequence's name.
+            step: its place on the x axis.
+            context: plain strings that Aim groups by.
+            epoch: a second x axis.
+        """
+        if self._run is None:
+            return
+        with self._no_raise(f"did not take {name!r}"):
+            if isinstance(value, HParam):
+                self._run["hparams"] = {**self._run.get("hparams", {}), **_plain(value.hparam_dict)}
+                for metric, metric_value in value.metric_dict.items():
+                    self.track(metric_value, metric, step, context=context, epoch=epoch)
+                return
+            is_finite, aim_value = _to_aim(value)
+            where = {"step": int(step), "epoch": None if epoch is None else int(epoch), "context": dict(context or {})}
+            if aim_value is not None:
+                self._run.track(aim_value, name=name, **where)
+            if not is_finite:
+                self._run.track(1.0, name=f"{name}_nonfinite", **where)
+
+    def set_param(self, key: str, value: Any) -> None:
+        """Store a value on the run, NumPy's and torch's scalars as plain numbers."""
+        if self._run is None:
+            return
+        with self._no_raise(f"did not take the parameter {key!r}"):
+            self._run[key] = _plain(value)
+
+    def close(self, status: str) -> None:
+        """Set `status` ("finished", "stopped" or "failed"; Aim has no failed state of its own) and close the run.
+
+        What is tracked afterwards is dropped.
+        """
+        if self._run is None:
+            return
+        self.set_param("status", status)
+        run, self._run = self._run, None
+
+        def close() -> None:
+            with self._no_raise("could not be closed"):
+                run.close()
+
+        closing = threading.Thread(target=close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+        if closing.is_alive():
+            self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        self.close("finished" if error_type is None else "failed")
+
+    @contextmanager
+    def _no_raise(self, what_failed: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Aim, RocksDB, SQLite, gRPC and the file system each raise their own
+            self._warn(f"{what_failed} ({type(error).__name__}: {_first_line(error)})")
+
+    def _warn(self, what: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("Aim: the run %s; training goes on, tracking may have gaps", what)
+
+
+class AimWriter(KVWriter):
+    """An output of SB3's logger that writes to an Aim run, beside the logger's other outputs.
+
+    A key `train/loss` becomes the metric `loss` in the context `{"subset": "train"}`, `a/b/c` the metric `b/c` in
+    `{"subset": "a"}`; a key without a slash keeps its name and has no context. A key is skipped only where "aim" is
+    among the formats that it is excluded from.
+
+    Closing the logger leaves the run open: whoever opened it closes it.
+
+    Args:
+        tracker: the run.
+        renames: other names for some of SB3's keys, by the whole key.
+    """
+
+    def __init__(self, tracker: AimTracker, renames: Mapping[str, str] | None = None) -> None:
+        self.tracker = tracker
+        self.renames = dict(renames or {})
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        for key, value in key_values.items():
+            if "aim" in (key_excluded.get(key) or ()):
+                continue
+            name, context = split_key(self.renames.get(key, key))
+            self.tracker.track(value, name, step, context=context)
+
+    def close(self) -> None:
+        """Nothing to do: the run is not this writer's."""
+
+
+class AimEpisodeCallback(BaseCallback):
+    """Adds an `AimWriter` to the model's logger, tracks every episode, and writes the last update's metrics.
+
+    Per episode, over the episode's number (two that end at the same step would overwrite each other), with the time
+    step as epoch and the context `{"subset": "episode"}`: `return`, `length_steps`, `length_frames`, `tiles_share`
+    and `lap_finished`, as far as `info["episode"]` has them.
+
+    SB3 dumps its logger before an update, so at the end of training the last update's metrics are still waiting. They
+    are dumped one step later than the last dump, where they overwrite nothing.
+
+    Args:
+        writer: what is added to the logger; an older `AimWriter` there makes way for it.
+        n_episodes: episodes already tracked, when a run is resumed.
+    """
+
+    METRICS: Mapping[str, str] = {
+        "r": "return",
+        "l": "length_steps",
+        "frames": "length_frames",
+        "tiles_share": "tiles_share",
+        "lap_finished": "lap_finished",
+    }
+
+    def __init__(self, writer: AimWriter, n_episodes: int = 0) -> None:
+        super().__init__()
+        self.writer = writer
+        self.n_episodes = n_episodes
+
+    def _on_training_start(self) -> None:
+        others = [output for output in self.logger.output_formats if not isinstance(output, AimWriter)]
+        self.logger.output_formats = [*others, self.writer]
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            episode = info.get("episode")
+            if episode is None:
+                continue
+            self.n_episodes += 1
+            for key, name in self.METRICS.items():
+                if key in episode:
+                    self.writer.tracker.track(
+                        episode[key],
+                        name,
+                        self.n_episodes,
+                        context={"subset": "episode"},
+                        epoch=self.num_timesteps,
+                    )
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps + 1)
+
+
+def split_key(key: str) -> tuple[str, dict[str, str]]:
+    """SB3's key as Aim's name and context. An empty name breaks a whole run in Aim, so none comes out of here."""
+    subset, slash, name = str(key).partition("/")
+    if slash and subset and name:
+        return name, {"subset": subset}
+    return str(key).strip("/") or "unnamed", {}
+
+
+def _open_run(repo: str, run_hash: str | None) -> Any:
+    import aim  # a second of start-up and 100 MB, which a run without tracking need not pay
+    from aim.sdk.errors import MissingRunError
+
+    if not repo.startswith("aim://"):
+        root = Path(repo).resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(root):
+            aim.Repo.from_path(str(root), init=not (root / ".aim").exists())
+        repo = str(root)
+    # Log capture can die on bytes that are not UTF-8 and take the system metrics with it.
+    options: dict[str, Any] = {"repo": repo, "log_system_params": False, "capture_terminal_logs": False}
+    if run_hash is None:
+        return aim.Run(experiment=EXPERIMENT, **options)
+    try:
+        return aim.Run(run_hash=run_hash, force_resume=True, **options)
+    except MissingRunError:
+        log.warning("Aim: run %s is not in %s; tracking goes on in a new run there", run_hash, repo)
+        return aim.Run(experiment=EXPERIMENT, **options)
+
+
+@contextmanager
+def _one_process_at_a_time(directory: Path) -> Iterator[None]:
+    # Processes that create one repository at the same time break it.
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _to_aim(value: Any) -> tuple[bool, Any]:
+    """Whether all of `value` is finite, and the finite part of it as something that `aim.Run.track` takes, or None."""
+    import aim
+
+    if isinstance(value, str):
+        return True, aim.Text(value)
+    if isinstance(value, Figure):
+        image = aim.Image(value.figure)
+        # Whoever made the figure through pyplot has it loaded; a bare Figure has nothing to close.
+        if value.close and (pyplot := sys.modules.get("matplotlib.pyplot")):
+            pyplot.close(value.figure)
+        return True, image
+    if isinstance(value, Image):
+        picture = value.image if isinstance(value.image, str) else _channels_last(value.image, value.dataformats)
+        return True, aim.Image(picture)
+    if isinstance(value, Video):
+        return True, _video(value)
+    array = _as_array(value).astype(np.float64)
+    finite = array[np.isfinite(array)]
+    is_finite = finite.size == array.size
+    if array.size == 1:
+        return is_finite, float(finite[0]) if is_finite else None
+    return is_finite, aim.Distribution(finite) if finite.size else None
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    if array.dtype == object or array.size == 0:
+        raise TypeError(f"{type(value).__name__} is no number, text, picture or array of numbers")
+    return array
+
+
+def _channels_last(image: Any, dataformats: str) -> NDArray[np.uint8]:
+    """An image in any of TensorBoard's layouts as uint8 (H, W) or (H, W, C); of a batch, the first."""
+    array = _as_array(image)
+    order = dataformats.upper()
+    if "N" in order:
+        array = array.take(0, axis=order.index("N"))
+        order = order.replace("N", "")
+    array = array.transpose([order.index(axis) for axis in "HWC" if axis in order])
+    return _to_uint8(array)
+
+
+def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    # As TensorBoard does: floats are in [0, 1].
+    scaled = array * 255.0 if np.issubdtype(array.dtype, np.floating) else array
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _video(video: Video) -> Any:
+    """SB3's video, frames (N, T, C, H, W), as an animated picture; Aim plays no other. The first of the batch."""
+    import aim
+
+    frames = [PILImage.fromarray(_channels_last(frame, "CHW").squeeze()) for frame in _as_array(video.frames)[0]]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "video.gif"
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000.0 / video.fps, loop=0)
+        return aim.Image(str(path))
+
+
+def _plain(value: Any) -> Any:
+    """`value` with everything in it that Aim's parameters cannot hold made plain."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, torch.Tensor, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,190 @@
+"""The PPO agent: its settings, how Stable-Baselines3's PPO is built from them, and what a checkpoint of it holds.
+
+PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
+
+from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
+from car_racing import FRAME_SIZE, Frame, TrainingOptions, ViewConfig
+from checkpoint import Checkpoint, CheckpointError
+from scoring import Driver
+from settings import SettingError, check_settings, setting
+from vec_env import make_vec_env
+
+AGENT = "ppo"
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO's settings
+
+    A step is one decision of one environment, `action_repeat` frames of the game.
+
+    Raises:
+        SettingError: if a setting is out of its range, or two do not go together.
+    """
+
+    total_timesteps: int = setting(300_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
+    n_envs: int = setting(8, "environments driven side by side", minimum=1)
+    n_steps: int = setting(256, "steps of each environment between two updates", minimum=2)
+    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
+    n_epochs: int = setting(6, "passes over the collected steps in an update", minimum=1)
+    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
+    clip_range: float = setting(0.1, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
+    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
+    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
+    max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
+    gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
+    gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
+    action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
+    frame_stack: int = setting(4, "frames in an observation", minimum=1)
+    features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
+    use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
+    deterministic_action: DeterministicAction = setting(
+        "mean", "what the Beta policy does when it is scored", choices=("mean", "mode")
+    )
+    max_idle_frames: int = setting(
+        100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        n_collected = self.n_envs * self.n_steps
+        if n_collected % self.batch_size:
+            raise SettingError(
+                f"--batch-size {self.batch_size} does not divide --n-envs {self.n_envs} x --n-steps {self.n_steps} "
+                f"= {n_collected}; give one that does"
+            )
+
+    @property
+    def view(self) -> ViewConfig:
+        """What one step means to the environment."""
+        return ViewConfig(self.action_repeat, self.frame_stack)
+
+
+def make_training_env(config: PPOConfig) -> VecNormalize:
+    """The environments that PPO trains on: training rules, and rewards over the return's running deviation.
+
+    Observations stay uint8; the policy scales them.
+    """
+    env = make_vec_env(config.n_envs, config.view, TrainingOptions(config.max_idle_frames))
+    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
+
+
+def make_model(config: PPOConfig, env: VecNormalize, device: torch.device) -> PPO:
+    """Stable-Baselines3's PPO with this project's policy and network."""
+    return PPO(
+        ActorCriticPolicy if config.use_gaussian else BetaActorCriticPolicy,
+        env,
+        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip_range,
+        ent_coef=config.ent_coef,
+        vf_coef=config.vf_coef,
+        max_grad_norm=config.max_grad_norm,
+        policy_kwargs=policy_kwargs(config),
+        seed=config.seed,
+        device=device,
+    )
+
+
+def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
+    """What the policy class is given beyond SB3's defaults: the CNN, and policy and value read off its features."""
+    kwargs: dict[str, Any] = {
+        "features_extractor_class": DrivingCNN,
+        "features_extractor_kwargs": {"features_dim": config.features_dim},
+        "net_arch": [],
+    }
+    if not config.use_gaussian:
+        kwargs["deterministic_action"] = config.deterministic_action
+    return kwargs
+
+
+def capture(model: PPO) -> dict[str, Any]:
+    """What `restore` needs to go on training: parameters, optimiser, counts and reward statistics."""
+    env = model.get_vec_normalize_env()
+    assert env is not None
+    return {
+        "policy": model.policy.state_dict(),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "num_timesteps": model.num_timesteps,
+        "n_updates": model._n_updates,
+        "reward_statistics": {
+            "mean": float(env.ret_rms.mean),
+            "var": float(env.ret_rms.var),
+            "count": float(env.ret_rms.count),
+        },
+    }
+
+
+def restore(model: PPO, state: dict[str, Any], seed: int) -> None:
+    """Bring a freshly made model to where `capture` was called.
+
+    The random generators start anew, from the seed and the step count together, so that a resumed run does not repeat
+    the tracks and the noise that it began with.
+    """
+    env = model.get_vec_normalize_env()
+    assert env is not None
+    model.policy.load_state_dict(state["policy"])
+    model.policy.optimizer.load_state_dict(state["optimizer"])
+    model.num_timesteps = state["num_timesteps"]
+    model._n_updates = state["n_updates"]
+    statistics = state["reward_statistics"]
+    env.ret_rms.mean = np.array(statistics["mean"])
+    env.ret_rms.var = np.array(statistics["var"])
+    env.ret_rms.count = statistics["count"]
+    branch = np.random.SeedSequence([seed, model.num_timesteps])
+    model.set_random_seed(int(branch.generate_state(1)[0]) % 2**31)
+
+
+def driver_of(policy: ActorCriticPolicy) -> Driver:
+    """The policy as a driver for scoring: its deterministic action for one observation."""
+
+    def driver(obs: Frame) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return policy.predict(obs, deterministic=True)[0]
+
+    return driver
+
+
+def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, ViewConfig]:
+    """The trained policy of a checkpoint as a driver, and the view that it drives with.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make a policy.
+    """
+    try:
+        config = PPOConfig(**checkpoint.meta["config"])
+        policy = make_policy(config)
+        policy.load_state_dict(checkpoint.state["policy"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({str(error).splitlines()[0]})") from None
+    return driver_of(policy.to(device)), config.view
+
+
+def make_policy(config: PPOConfig) -> ActorCriticPolicy:
+    """An untrained policy of these settings, outside of any training."""
+    shape = (config.frame_stack, FRAME_SIZE, FRAME_SIZE)
+    policy_class = ActorCriticPolicy if config.use_gaussian else BetaActorCriticPolicy
+    policy = policy_class(
+        spaces.Box(0, 255, shape, np.uint8),
+        spaces.Box(-1.0, 1.0, (3,), np.float32),
+        LinearSchedule(config.learning_rate, 0.0, 1.0),
+        **policy_kwargs(config),
+    )
+    policy.set_training_mode(False)
+    return policy

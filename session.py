@@ -1,0 +1,308 @@
+"""What every training run has, whichever agent it trains: options, device, progress, evaluation, a clean stop.
+
+Nothing here knows PPO or SAC; the training scripts wire these parts to their agents.
+"""
+
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import gymnasium as gym
+import psutil
+import torch
+from tqdm import tqdm
+
+import checkpoint
+from scoring import VALIDATION_TRACKS, Driver, Score, score
+from settings import SettingError, check_settings, setting
+
+PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The run
+
+    Raises:
+        SettingError: if an option is out of its range.
+    """
+
+    checkpoint_dir: str | None = setting(
+        None, "directory for this run's checkpoints [checkpoints/<run name>]", may_change=True
+    )
+    run_name: str | None = setting(None, "the run's name in Aim [agent, seed and time]", may_change=True)
+    device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1", may_change=True)
+    resume: str | None = setting(
+        None, "go on from this checkpoint, or from the newest in this checkpoint directory", may_change=True
+    )
+    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
+    eval_tracks: int = setting(
+        8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS), may_change=True
+    )
+    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
+    aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", may_change=True)
+    aim: bool = setting(True, "do not track this run in Aim", may_change=True)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that `--device` means.
+
+    Raises:
+        SettingError: for a name that torch does not know or a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingError(f"--device {name} is no device; give auto, cpu, cuda or cuda:<number>") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SettingError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:<number>")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use; "
+            f"give --device cpu or auto"
+        )
+    return device
+
+
+def check_writable_directory(path: Path, flag: str) -> None:
+    """Make sure, without creating anything, that files can be written in a directory that may not exist yet.
+
+    Raises:
+        SettingError: if they cannot.
+    """
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise SettingError(f"{flag} {path}: {existing} is a file, not a directory; name another place")
+    # /proc and /sys let root pass every permission check and still take no directory.
+    is_virtual = existing.is_relative_to("/proc") or existing.is_relative_to("/sys")
+    if is_virtual or not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingError(f"{flag} {path}: {existing} cannot be written to; name another place")
+
+
+def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
+    """Where this run's checkpoints go.
+
+    A resumed run goes on where it was, unless `--checkpoint-dir` says otherwise.
+
+    Raises:
+        SettingError: if it cannot be written to, or holds another run already.
+    """
+    if options.checkpoint_dir is not None:
+        directory = Path(options.checkpoint_dir)
+    elif options.resume is not None:
+        directory = checkpoint.find(Path(options.resume)).parent
+    else:
+        directory = Path("checkpoints") / run_name
+    check_writable_directory(directory, "--checkpoint-dir")
+    resumed = None if options.resume is None else checkpoint.find(Path(options.resume)).parent
+    is_same_run = resumed is not None and resumed.resolve() == directory.resolve()
+    if checkpoint.holds_run(directory) and not is_same_run:
+        raise SettingError(
+            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
+        )
+    return directory
+
+
+def describe_run() -> dict[str, Any]:
+    """Versions, commit, command line and machine, as plain values: enough to make a figure again."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "commit": _commit(),
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
+    }
+
+
+def default_run_name(agent: str, seed: int) -> str:
+    """A name that tells runs apart: agent, seed and the time of the start."""
+    return f"{agent}_s{seed}_{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class StopSignal:
+    """While entered, Ctrl-C and SIGTERM ask for a clean stop; the second one leaves at once.
+
+    Attributes:
+        received: the signal's number once it came, else None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects: 128 + the signal's number, or 0 where none came."""
+        return 0 if self.received is None else 128 + self.received
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nStopping: saving a checkpoint and closing the run. Once more leaves at once.\n")
+
+
+class ProgressBar:
+    """Steps, frames, frames a second, time left and the latest episode's return, on stderr.
+
+    Where stderr is no terminal it is a line every half minute, so that a log file stays readable.
+    """
+
+    def __init__(self, total_steps: int, initial_steps: int, action_repeat: int) -> None:
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total_steps,
+            initial=initial_steps,
+            unit="step",
+            mininterval=0.2 if is_terminal else 30.0,
+            maxinterval=0.5 if is_terminal else 60.0,
+            dynamic_ncols=is_terminal,
+            ascii=not is_terminal,
+            bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed, {remaining} left{postfix}]",
+        )
+        self._action_repeat = action_repeat
+        self._start = time.perf_counter()
+        self._initial_steps = initial_steps
+        self._latest_return: float | None = None
+
+    def update(self, steps: int, latest_return: float | None) -> None:
+        """Show `steps`, and the return of the episode that ended last if one did."""
+        if latest_return is not None:
+            self._latest_return = latest_return
+        rate = (steps - self._initial_steps) * self._action_repeat / (time.perf_counter() - self._start)
+        shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"
+        self._bar.set_postfix_str(
+            f"{steps * self._action_repeat:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False
+        )
+        self._bar.update(steps - self._bar.n)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+@dataclass(frozen=True)
+class BestScore:
+    """The best evaluation of a run: its mean return and the step it was made at."""
+
+    mean: float
+    step: int
+
+
+class Evaluator:
+    """Scores an agent on the first `n_tracks` validation tracks, and remembers the best.
+
+    Args:
+        env: a plain environment from `car_racing.make_env`, without training rules.
+        n_tracks: how many tracks.
+        best: the best so far, when a run is resumed.
+    """
+
+    def __init__(self, env: gym.Env, n_tracks: int, best: BestScore | None) -> None:
+        self.env = env
+        self.tracks = VALIDATION_TRACKS[:n_tracks]
+        self.best = best
+        self.latest: Score | None = None
+        self.latest_step = -1
+
+    def evaluate(self, driver: Driver, step: int) -> tuple[Score, bool]:
+        """Score `driver`; also says whether it is the best of the run."""
+        self.latest = score(driver, self.env, self.tracks)
+        self.latest_step = step
+        is_best = self.best is None or self.latest.mean > self.best.mean
+        if is_best:
+            self.best = BestScore(self.latest.mean, step)
+        return self.latest, is_best
+
+    def state(self) -> dict[str, Any]:
+        """The best so far as plain values, for a checkpoint."""
+        return {"best": None if self.best is None else asdict(self.best)}
+
+
+def evaluation_metrics(result: Score) -> dict[str, float]:
+    """A score as the metrics that a tracker plots. Without a finished lap there is no `frames_to_finish`."""
+    metrics = {
+        "eval/mean_return": result.mean,
+        "eval/std_return": result.std,
+        "eval/min_return": result.minimum,
+        "eval/lap_finish_rate": result.lap_finish_rate,
+        "eval/tiles_share": result.tiles_share,
+    }
+    if result.frames_to_finish is not None:
+        metrics["eval/frames_to_finish"] = result.frames_to_finish
+    return metrics
+
+
+def python_command() -> str:
+    """How the user starts this interpreter from here: `.venv/bin/python`, or plain `python`."""
+    here = Path.cwd()
+    executable = Path(sys.executable)
+    return str(executable.relative_to(here)) if executable.is_relative_to(here) else "python"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def _commit() -> str:
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (" with uncommitted changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
