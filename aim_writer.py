@@ -6,11 +6,11 @@ writer to a model's logger and tracks every episode.
 """
 
 import fcntl
+import io
 import logging
 import math
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -313,10 +313,10 @@ def _video(video: Video) -> Any:
     import aim
 
     frames = [PILImage.fromarray(_channels_last(frame, "CHW").squeeze()) for frame in _as_array(video.frames)[0]]
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "video.gif"
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000.0 / video.fps, loop=0)
-        return aim.Image(str(path))
+    gif = io.BytesIO()
+    frames[0].save(gif, "gif", save_all=True, append_images=frames[1:], duration=1000.0 / video.fps, loop=0)
+    with PILImage.open(gif) as animated:
+        return aim.Image(animated)
 
 
 def _plain(value: Any) -> Any:

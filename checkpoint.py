@@ -138,12 +138,13 @@ def _put_in_place(new: Path, final: Path) -> None:
         return
     # A directory cannot be renamed onto a full one: the old one steps aside first, and comes back if need be.
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}-old-", dir=final.parent))
-    final.rename(aside / final.name)
     try:
-        new.rename(final)
-    except OSError:
-        (aside / final.name).rename(final)
-        raise
+        final.rename(aside / final.name)
+        try:
+            new.rename(final)
+        except OSError:
+            (aside / final.name).rename(final)
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -1,0 +1,374 @@
+"""The Aim writer, tested by reading the repository back."""
+
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aim
+import gymnasium as gym
+import matplotlib.figure
+import numpy as np
+import pytest
+import torch
+from aim.storage.context import Context
+from conftest import read_closed, read_metrics
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Logger, Video, configure
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import aim_writer
+from aim_writer import AimEpisodeCallback, AimTracker, AimWriter, split_key
+from beta_policy import BetaActorCriticPolicy
+from car_racing import EpisodeStatistics
+
+UPDATE_METRICS = (
+    "policy_loss",
+    "value_loss",
+    "entropy_loss",
+    "clip_fraction",
+    "explained_variance",
+    "approx_kl",
+    "learning_rate",
+    "n_updates",
+    "clip_range",
+    "loss",
+)
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    tracker = AimTracker(str(tmp_path), "test", {})
+    yield tracker
+    tracker.close("finished")
+
+
+def first_of(run, kind, name):
+    """The first object of the sequence `name` of a kind (image, text, distribution) in the context m."""
+    sequence = getattr(run, f"get_{kind}_sequence")(name, Context({"subset": "m"}))
+    _, (values, _, _) = sequence.data.items_list()
+    return values[0]
+
+
+def test_keys_become_names_and_contexts():
+    assert split_key("train/loss") == ("loss", {"subset": "train"})
+    assert split_key("a/b/c") == ("b/c", {"subset": "a"})
+    assert split_key("loss") == ("loss", {})
+    for odd in ("", "/", "train/", "/loss", "//"):
+        assert split_key(odd)[0], "an empty name breaks the whole run"
+
+
+def test_scalars_of_every_kind_arrive_as_numbers(tracker):
+    values = {
+        "train/python": 1.5,
+        "train/int_first": 2,
+        "train/bool": True,
+        "train/numpy": np.float32(3.5),
+        "train/numpy_int": np.int64(4),
+        "train/array_of_one": np.array([5.5]),
+        "train/torch": torch.tensor(6.5, requires_grad=True),
+        "plain": 7.0,
+        "a/b/c": 8.0,
+    }
+    writer = AimWriter(tracker)
+    writer.write(values, {}, step=np.int64(10))
+    writer.write({"train/int_first": 2.5}, {}, step=11)
+    assert read_metrics(tracker._run) == {
+        ("python", "train"): {10: 1.5},
+        ("int_first", "train"): {10: 2.0, 11: 2.5},
+        ("bool", "train"): {10: 1.0},
+        ("numpy", "train"): {10: 3.5},
+        ("numpy_int", "train"): {10: 4.0},
+        ("array_of_one", "train"): {10: 5.5},
+        ("torch", "train"): {10: 6.5},
+        ("plain", None): {10: 7.0},
+        ("b/c", "a"): {10: 8.0},
+    }
+
+
+def test_only_keys_excluded_from_aim_are_left_out(tracker):
+    keys = {"a/none": None, "a/empty": ("",), "a/tensorboard": ("tensorboard",), "a/aim": ("stdout", "aim")}
+    AimWriter(tracker).write(dict.fromkeys(keys, 1.0), keys, step=1)
+    assert {name for name, _ in read_metrics(tracker._run)} == {"none", "empty", "tensorboard"}
+
+
+def test_values_that_are_not_finite_are_seen(tracker):
+    writer = AimWriter(tracker)
+    for step, value in enumerate((1.0, float("nan"), np.inf, torch.tensor(-np.inf), 2.0)):
+        writer.write({"train/loss": value}, {}, step)
+    assert read_metrics(tracker._run) == {
+        ("loss", "train"): {0: 1.0, 4: 2.0},
+        ("loss_nonfinite", "train"): {1: 1.0, 2: 1.0, 3: 1.0},
+    }
+
+
+def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
+    pixels = np.zeros((3, 10, 12), np.uint8)
+    pixels[0] = 255
+    figure = matplotlib.figure.Figure()
+    figure.subplots().plot([1, 2])
+    frames = torch.zeros((1, 5, 3, 8, 9), dtype=torch.uint8)
+    frames[0, :, 0] = torch.arange(5).view(5, 1, 1) * 50
+    values = {
+        "m/text": "hello",
+        "m/array": np.arange(100.0),
+        "m/tensor": torch.tensor([1.0, float("nan"), 3.0]),
+        "m/figure": Figure(figure, close=True),
+        "m/chw": Image(pixels, "CHW"),
+        "m/hwc": Image(pixels.transpose(1, 2, 0), "HWC"),
+        "m/nchw_float": Image(torch.as_tensor(pixels[None] / 255.0), "NCHW"),
+        "m/grey": Image(pixels[0], "HW"),
+        "m/video": Video(frames, fps=10),
+    }
+    AimWriter(tracker).write(values, {}, step=3)
+    run = tracker._run
+    assert first_of(run, "text", "text").data == "hello"
+    assert first_of(run, "distribution", "array").weights.sum() == 100
+    assert first_of(run, "distribution", "tensor").weights.sum() == 2
+    assert read_metrics(run) == {("tensor_nonfinite", "m"): {3: 1.0}}
+    for name in ("chw", "hwc", "nchw_float"):
+        picture = np.asarray(first_of(run, "image", name).to_pil_image())
+        np.testing.assert_array_equal(picture, pixels.transpose(1, 2, 0))
+    assert np.asarray(first_of(run, "image", "grey").to_pil_image()).shape == (10, 12)
+    assert first_of(run, "image", "figure").width > 100
+    assert first_of(run, "image", "video").to_pil_image().n_frames == 5
+
+
+def test_hparams_of_sb3_join_the_runs(tmp_path):
+    with AimTracker(str(tmp_path), "test", {"hparams": {"seed": 1}}) as tracker:
+        AimWriter(tracker).write({"hparam": HParam({"lr": 0.1}, {"eval/score": 5.0})}, {}, step=2)
+        assert tracker._run["hparams"] == {"seed": 1, "lr": 0.1}
+
+
+def test_parameters_of_any_type_are_stored_plainly(tmp_path):
+    params = {
+        "hparams": {"f": np.float32(0.5), "i": np.int64(3), "a": np.arange(3), "t": torch.tensor(2.0), 5: None},
+        "odd": {"class": dict, "nan": float("nan"), "tuple": (1, "x"), "path": Path("a")},
+    }
+    tracker = AimTracker(str(tmp_path), "named", params)
+    tracker.close("finished")
+    run = read_closed(tmp_path, tracker_hash := next(iter(aim.Repo.from_path(str(tmp_path)).list_all_runs())))
+    assert tracker_hash
+    assert run["hparams"] == {"f": 0.5, "i": 3, "a": [0, 1, 2], "t": 2.0, "5": None}
+    assert run["odd"] == {"class": "<class 'dict'>", "nan": "nan", "tuple": [1, "x"], "path": "a"}
+    assert run.name == "named"
+    assert run.experiment == "CarRacing-v3"
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, "finished"), (RuntimeError, "failed")])
+def test_how_a_run_ended_is_on_it(tmp_path, error, status):
+    run_hash = None
+    try:
+        with AimTracker(str(tmp_path), "test", {}) as tracker:
+            run_hash = tracker.run_hash
+            assert tracker._run["status"] == "running"
+            if error:
+                raise error
+    except RuntimeError:
+        pass
+    run = read_closed(tmp_path, run_hash)
+    assert run["status"] == status
+    assert run.end_time is not None
+
+
+def test_what_is_tracked_after_closing_is_dropped(tracker, caplog):
+    tracker.track(1.0, "x", 1)
+    tracker.close("stopped")
+    tracker.track(2.0, "x", 2)
+    tracker.set_param("a", 1)
+    tracker.close("finished")
+    assert tracker.run_hash is None
+    assert not caplog.records
+
+
+def test_resumed_run_goes_on_in_the_same_series(tmp_path):
+    with AimTracker(str(tmp_path), "test", {}) as first:
+        run_hash = first.run_hash
+        for step in range(5):
+            first.track(float(step), "loss", step)
+    with AimTracker(str(tmp_path), "test", {}, run_hash) as second:
+        assert second.run_hash == run_hash
+        for step in range(3, 8):  # the two points after the checkpoint are overwritten
+            second.track(10.0 * step, "loss", step)
+    series = read_metrics(read_closed(tmp_path, run_hash))["loss", None]
+    assert series == {0: 0.0, 1: 1.0, 2: 2.0, 3: 30.0, 4: 40.0, 5: 50.0, 6: 60.0, 7: 70.0}
+    assert len(list(aim.Repo.from_path(str(tmp_path)).list_all_runs())) == 1
+
+
+def test_resuming_a_run_that_is_gone_begins_a_new_one_and_says_so(tmp_path, caplog):
+    with AimTracker(str(tmp_path), "test", {}, "0123456789abcdef01234567") as tracker:
+        assert tracker.run_hash not in (None, "0123456789abcdef01234567")
+        tracker.track(1.0, "x", 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Aim: run 0123456789abcdef01234567 is not in {tmp_path}; tracking goes on in a new run there"
+    ]
+
+
+def test_without_a_repository_nothing_is_tracked(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with AimTracker(None, "test", {"hparams": {}}) as tracker:
+        tracker.track(1.0, "x", 1)
+        assert tracker.run_hash is None
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records
+
+
+def test_a_value_that_cannot_be_tracked_is_named_once(tracker, caplog):
+    for step in range(3):
+        AimWriter(tracker).write({"bad": None, "worse": object(), "good": 1.0}, {}, step)
+    assert len(caplog.records) == 1
+    assert "'bad'" in caplog.records[0].getMessage()
+    assert read_metrics(tracker._run) == {("good", None): {0: 1.0, 1: 1.0, 2: 1.0}}
+
+
+def test_close_that_hangs_is_left_behind(tracker, monkeypatch, caplog):
+    monkeypatch.setattr(aim_writer, "CLOSE_TIMEOUT_S", 0.1)
+    real_close = tracker._run.close
+    monkeypatch.setattr(tracker._run, "close", lambda: time.sleep(2) or real_close())
+    start = time.monotonic()
+    tracker.close("finished")
+    assert time.monotonic() - start < 1.5
+    assert "did not close" in caplog.text
+
+
+def test_processes_may_create_one_repository_together(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from aim_writer import AimTracker\n"
+        "with AimTracker(sys.argv[2], 'test', {}) as tracker: tracker.track(1.0, 'x', 1)\n"
+        "assert not tracker._has_warned"
+    )
+    root = str(Path(__file__).parent.parent)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", code, root, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(3)
+    ]
+    for racer in racers:
+        _, errors = racer.communicate(timeout=120)
+        assert racer.returncode == 0, errors.decode()
+    assert len(list(aim.Repo.from_path(str(tmp_path)).list_all_runs())) == 3
+
+
+class Corridor(gym.Env):
+    """Episodes of three steps, the last of which reports as CarRacing's do."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        info = {}
+        if self.steps == 3:
+            info["episode"] = {"r": 3.5, "l": 3, "frames": 12, "tiles": 9, "tiles_share": 0.25, "lap_finished": False}
+        return np.zeros(2, np.float32), 1.0, self.steps == 3, False, info
+
+
+def train_with(writer, n_updates=3, log_interval=1, **callback_kwargs):
+    env = DummyVecEnv([Corridor, Corridor])
+    model = PPO(BetaActorCriticPolicy, env, n_steps=6, batch_size=6, n_epochs=1, device="cpu")
+    callback = AimEpisodeCallback(writer, **callback_kwargs)
+    model.learn(12 * n_updates, callback=callback, log_interval=log_interval)
+    return model, callback
+
+
+def test_all_that_ppo_logs_arrives_and_the_last_update_too(tracker):
+    train_with(AimWriter(tracker, {"train/policy_gradient_loss": "train/policy_loss"}))
+    series = read_metrics(tracker._run)
+    for name in UPDATE_METRICS:
+        points = {**series.get((name, "train"), {}), **series.get((f"{name}_nonfinite", "train"), {})}
+        assert sorted(points) == [24, 36, 37], f"{name}: SB3 logs an update with the next dump; the last has its own"
+    for name in ("fps", "iterations", "time_elapsed", "total_timesteps"):
+        assert sorted(series[name, "time"]) == [12, 24, 36]
+    assert series["total_timesteps", "time"] == {12: 12, 24: 24, 36: 36}
+
+
+def test_every_episode_arrives_though_two_end_at_once(tracker):
+    _, callback = train_with(AimWriter(tracker), n_episodes=100)
+    series = read_metrics(tracker._run)
+    numbers = list(range(101, 113))
+    assert callback.n_episodes == 112
+    assert series["return", "episode"] == dict.fromkeys(numbers, 3.5)
+    assert series["length_steps", "episode"] == dict.fromkeys(numbers, 3)
+    assert series["length_frames", "episode"] == dict.fromkeys(numbers, 12)
+    assert series["tiles_share", "episode"] == dict.fromkeys(numbers, 0.25)
+    assert series["lap_finished", "episode"] == dict.fromkeys(numbers, 0)
+    metric = next(metric for metric in tracker._run.metrics() if metric.name == "return")
+    _, (_, epochs, _) = metric.data.items_list()
+    assert epochs[:4] == [6, 6, 12, 12], "the time step is there as a second axis"
+
+
+def test_the_writer_joins_the_other_outputs_and_replaces_an_older_one(tracker, tmp_path):
+    env = DummyVecEnv([Corridor, Corridor])
+    model = PPO(BetaActorCriticPolicy, env, n_steps=6, batch_size=6, n_epochs=1, device="cpu")
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    for _ in range(2):
+        model.learn(12, callback=AimEpisodeCallback(AimWriter(tracker)))
+    assert [type(output) for output in model.logger.output_formats] == [CSVOutputFormat, AimWriter]
+    assert "train/loss" in (tmp_path / "progress.csv").read_text()
+    model.logger.close()
+    tracker.track(1.0, "still_open", 1)
+    assert ("still_open", None) in read_metrics(tracker._run)
+
+
+def test_the_flush_writes_nothing_twice(tracker):
+    """A script that dumps after its updates has nothing left to flush."""
+
+    class Dumped(AimEpisodeCallback):
+        def _on_training_end(self):
+            self.logger.dump(self.num_timesteps)
+            super()._on_training_end()
+
+    env = DummyVecEnv([Corridor])
+    model = PPO(BetaActorCriticPolicy, env, n_steps=6, batch_size=6, n_epochs=1, device="cpu")
+    model.learn(6, callback=Dumped(AimWriter(tracker)), log_interval=None)
+    assert set(read_metrics(tracker._run)["n_updates", "train"]) == {6}
+
+
+def test_a_failing_tracker_warns_once_and_training_goes_on(tracker, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tracker._run, "track", fail)
+    model, callback = train_with(AimWriter(tracker))
+    assert model.num_timesteps == 36
+    assert callback.n_episodes == 12
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0].getMessage()
+
+
+# Aim's own threads and finalisers complain that their files are gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_repository_deleted_during_training_does_not_end_it(tmp_path):
+    tracker = AimTracker(str(tmp_path / "repo"), "test", {})
+    tracker.track(1.0, "x", 1)
+    shutil.rmtree(tmp_path / "repo")
+    model, _ = train_with(AimWriter(tracker))
+    tracker.close("finished")
+    assert model.num_timesteps == 36
+
+
+def test_a_repository_that_cannot_be_opened_does_not_end_it_either(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    tracker = AimTracker(str(tmp_path / "file" / "repo"), "test", {"hparams": {}})
+    model, _ = train_with(AimWriter(tracker))
+    assert model.num_timesteps == 36
+    assert tracker.run_hash is None
+    assert len(caplog.records) == 1
+    assert "could not be opened" in caplog.text
+
+
+def test_the_logger_is_sb3s_own(tracker):
+    model, _ = train_with(AimWriter(tracker))
+    assert isinstance(model.logger, Logger)
+
+
+def test_episode_statistics_have_every_key_that_the_callback_tracks():
+    documented = EpisodeStatistics.__doc__
+    assert all(f"`{key}`" in documented for key in AimEpisodeCallback.METRICS)

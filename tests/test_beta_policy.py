@@ -1,0 +1,258 @@
+"""The Beta policy against torch's own TransformedDistribution, by sampling, and as SB3 tests its policies."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.distributions import AffineTransform, Beta, Independent, TransformedDistribution, kl_divergence
+from torch.nn import functional as F
+
+from beta_policy import BetaActorCriticPolicy, BetaDistributionWrapper, DrivingCNN
+
+ACTIONS = spaces.Box(-1.0, 1.0, (3,), np.float32)
+VECTORS = spaces.Box(-1.0, 1.0, (5,), np.float32)
+PIXELS = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def reference(raw_params):
+    """The same distribution, put together from torch's parts."""
+    alpha, beta = (1 + F.softplus(raw_params)).chunk(2, dim=-1)
+    scaled = TransformedDistribution(Beta(alpha, beta), [AffineTransform(-1.0, 2.0)])
+    return Independent(Beta(alpha, beta), 1), Independent(scaled, 1)
+
+
+def wrapper(raw_params, **kwargs):
+    return BetaDistributionWrapper(raw_params.shape[-1] // 2, **kwargs).proba_distribution(raw_params)
+
+
+@pytest.fixture
+def raw_params():
+    torch.manual_seed(0)
+    return 4 * torch.randn(64, 6, dtype=torch.float64)
+
+
+def test_log_prob_is_that_of_torchs_transformed_distribution(raw_params):
+    torch.manual_seed(1)
+    actions = torch.rand(64, 3, dtype=torch.float64) * 1.998 - 0.999
+    torch.testing.assert_close(wrapper(raw_params).log_prob(actions), reference(raw_params)[1].log_prob(actions))
+
+
+def test_density_integrates_to_one_over_the_action_range(raw_params):
+    grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64).unsqueeze(1)
+    for alpha, beta in ((0.0, 0.0), (-3.0, 2.0), (5.0, 5.0)):
+        distribution = wrapper(torch.tensor([[alpha, beta]], dtype=torch.float64).expand(len(grid), 2))
+        density = distribution.log_prob(grid).exp()
+        assert torch.trapezoid(density, grid[:, 0]).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_entropy_is_the_mean_negative_log_prob_of_samples():
+    torch.manual_seed(2)
+    raw = torch.tensor([[0.3, -2.0, 3.0, 1.0, 0.5, -1.0]], dtype=torch.float64)
+    distribution = wrapper(raw.expand(500_000, 6))
+    estimate = -distribution.log_prob(distribution.sample()).mean()
+    assert estimate.item() == pytest.approx(wrapper(raw).entropy().item(), abs=0.01)
+
+
+def test_entropy_counts_the_scaling(raw_params):
+    unscaled, _ = reference(raw_params)
+    torch.testing.assert_close(wrapper(raw_params).entropy(), unscaled.entropy() + 3 * np.log(2.0))
+
+
+def test_samples_have_the_moments_of_the_distribution(raw_params):
+    torch.manual_seed(3)
+    n = 200_000
+    row = raw_params[:1]
+    alpha, beta = (1 + F.softplus(row)).chunk(2, dim=-1)
+    samples = wrapper(row.expand(n, 6)).sample()
+    variance = 4 * alpha * beta / ((alpha + beta) ** 2 * (alpha + beta + 1))
+    torch.testing.assert_close(samples.mean(0), wrapper(row).mean()[0], atol=0.01, rtol=0)
+    torch.testing.assert_close(samples.var(0), variance[0], atol=0.01, rtol=0)
+    assert samples.abs().max() < 1.0
+
+
+def test_mode_is_the_maximum_of_the_density():
+    torch.manual_seed(4)
+    raw = 3 * torch.randn(20, 2, dtype=torch.float64)
+    grid = torch.linspace(-1, 1, 100_001, dtype=torch.float64)
+    for row in raw:
+        density = wrapper(row.expand(len(grid), 2)).log_prob(grid.unsqueeze(1))
+        mode = wrapper(row.unsqueeze(0)).mode()
+        assert mode.item() == pytest.approx(grid[density.argmax()].item(), abs=1e-4)
+
+
+def test_mode_of_a_flat_density_is_the_middle():
+    flat = torch.full((2, 6), -200.0)  # softplus underflows: alpha = beta = 1
+    assert torch.equal(wrapper(flat).mode(), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("raw_value", [-200.0, -5.0, 0.0, 5.0, 1e4])
+@pytest.mark.parametrize("action", [-1.0, -1 + 1e-7, 0.0, 1.0])
+def test_everything_is_finite_at_the_very_bounds(raw_value, action):
+    raw = torch.full((4, 6), raw_value, requires_grad=True)
+    distribution = wrapper(raw)
+    log_prob, entropy = distribution.log_prob(torch.full((4, 3), action)), distribution.entropy()
+    (log_prob.sum() + entropy.sum()).backward()
+    for tensor in (log_prob, entropy, distribution.sample(), distribution.mean(), distribution.mode(), raw.grad):
+        assert torch.isfinite(tensor).all()
+
+
+def test_samples_never_reach_the_bounds_however_lopsided():
+    raw = torch.tensor([[1e4, -200.0]]).expand(50_000, 2)
+    samples = wrapper(raw).sample()
+    assert samples.max() < 1.0
+    assert torch.isfinite(wrapper(raw).log_prob(samples)).all()
+
+
+def test_helpers_that_take_raw_parameters(raw_params):
+    distribution = BetaDistributionWrapper(3)
+    actions, log_prob = distribution.log_prob_from_params(raw_params)
+    torch.testing.assert_close(log_prob, reference(raw_params)[1].log_prob(actions))
+    torch.testing.assert_close(
+        distribution.actions_from_params(raw_params, deterministic=True), wrapper(raw_params).mean()
+    )
+
+
+def make_policy(obs_space=VECTORS, **kwargs):
+    return BetaActorCriticPolicy(obs_space, ACTIONS, lambda _: 3e-4, **kwargs)
+
+
+def test_the_deterministic_action_is_a_setting_and_the_mean_by_default():
+    torch.manual_seed(5)
+    obs = torch.randn(10, 5)
+    for setting, expected in ((None, "mean"), ("mean", "mean"), ("mode", "mode")):
+        policy = make_policy() if setting is None else make_policy(deterministic_action=setting)
+        with torch.no_grad():
+            policy.action_net.bias += torch.randn(6)
+            distribution = policy.get_distribution(obs)
+            means, modes = distribution.mean(), distribution.mode()
+        actions, _ = policy.predict(obs.numpy(), deterministic=True)
+        np.testing.assert_allclose(actions, (means if expected == "mean" else modes).numpy(), atol=1e-6)
+        assert not torch.allclose(means, modes)
+
+
+def test_evaluate_actions_agrees_with_forward_and_get_distribution():
+    torch.manual_seed(6)
+    policy = make_policy(PIXELS, features_extractor_class=DrivingCNN, net_arch=[])
+    obs = torch.randint(0, 256, (7, 4, 84, 84), dtype=torch.uint8)
+    actions, values, log_prob = policy(obs)
+    assert actions.shape == (7, 3)
+    values_again, log_prob_again, entropy = policy.evaluate_actions(obs, actions)
+    torch.testing.assert_close(values, values_again)
+    torch.testing.assert_close(log_prob, log_prob_again)
+    distribution = policy.get_distribution(obs)
+    torch.testing.assert_close(log_prob, distribution.log_prob(actions))
+    torch.testing.assert_close(entropy, distribution.entropy())
+    torch.testing.assert_close(policy.predict_values(obs), values)
+
+
+def test_initialised_orthogonally_as_sb3_does():
+    policy = make_policy(PIXELS, features_extractor_class=DrivingCNN, net_arch=[])
+    weight = policy.action_net.weight
+    torch.testing.assert_close(weight @ weight.T, 1e-4 * torch.eye(6), atol=1e-7, rtol=0)
+    linear = policy.features_extractor.linear[0].weight
+    torch.testing.assert_close(linear @ linear.T, 2.0 * torch.eye(256), atol=1e-4, rtol=0)
+    assert not policy.action_net.bias.any()
+    # So the first policy is nearly the same everywhere, and symmetric.
+    actions, _ = policy.predict(np.random.default_rng(0).integers(0, 256, (9, 4, 84, 84), np.uint8), deterministic=True)
+    assert np.abs(actions).max() < 0.1
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_saved_and_loaded_policy_acts_the_same(tmp_path, share):
+    policy = make_policy(deterministic_action="mode", share_features_extractor=share, net_arch=[32])
+    policy.save(tmp_path / "policy")
+    loaded = BetaActorCriticPolicy.load(tmp_path / "policy")
+    assert loaded.deterministic_action == "mode"
+    obs = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    np.testing.assert_array_equal(
+        policy.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("action_space", "kwargs", "message"),
+    [
+        (spaces.Box(-2.0, 2.0, (3,), np.float32), {}, r"\[-1, 1\]"),
+        (spaces.Box(0.0, 1.0, (3,), np.float32), {}, r"\[-1, 1\]"),
+        (spaces.Discrete(5), {}, "Box"),
+        (ACTIONS, {"use_sde": True}, "gSDE"),
+        (ACTIONS, {"deterministic_action": "median"}, "mean.*mode"),
+    ],
+)
+def test_what_does_not_fit_is_refused(action_space, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        BetaActorCriticPolicy(VECTORS, action_space, lambda _: 1e-3, **kwargs)
+
+
+class Target(gym.Env):
+    """One step: the reward is higher the closer the action is to the observation's first three numbers."""
+
+    observation_space = VECTORS
+    action_space = ACTIONS
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.obs = self.np_random.uniform(-0.9, 0.9, 5).astype(np.float32)
+        return self.obs, {}
+
+    def step(self, action):
+        return self.obs, -float(np.abs(action - self.obs[:3]).sum()), True, False, {}
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_sb3_algorithms_learn_with_it(algorithm):
+    env = make_vec_env(Target, n_envs=8, seed=0, vec_env_cls=DummyVecEnv)
+    kwargs = {"n_steps": 32, "batch_size": 64} if algorithm is PPO else {"n_steps": 8}
+    model = algorithm(BetaActorCriticPolicy, env, seed=0, learning_rate=3e-3, device="cpu", **kwargs)
+    rng = np.random.default_rng(1)
+    obs = rng.uniform(-0.9, 0.9, (500, 5)).astype(np.float32)
+
+    def error():
+        actions, _ = model.predict(obs, deterministic=True)
+        return np.abs(actions - obs[:, :3]).sum(axis=1).mean()
+
+    before = error()
+    model.learn(12_000)
+    assert error() < 0.6 * before
+
+
+def test_ppo_saves_and_loads_with_it(tmp_path):
+    env = make_vec_env(Target, n_envs=2, seed=0)
+    model = PPO(BetaActorCriticPolicy, env, n_steps=16, batch_size=16, policy_kwargs={"deterministic_action": "mode"})
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model")
+    obs = np.zeros((3, 5), np.float32)
+    np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
+
+
+def test_two_seeded_runs_are_equal():
+    def parameters():
+        env = make_vec_env(Target, n_envs=2, seed=3)
+        model = PPO(BetaActorCriticPolicy, env, n_steps=16, batch_size=16, seed=3, device="cpu")
+        model.learn(128)
+        return [parameter.detach().clone() for parameter in model.policy.parameters()]
+
+    for a, b in zip(parameters(), parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_kl_between_two_updates_can_be_taken(raw_params):
+    """The wrapped torch distribution is there for whoever wants more of it than SB3 does."""
+    p, q = wrapper(raw_params).distribution, wrapper(raw_params + 0.1).distribution
+    assert (kl_divergence(p, q) >= 0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_on_a_gpu():
+    raw = torch.randn(16, 6)
+    actions = torch.rand(16, 3) * 1.9 - 0.95
+    here, there = wrapper(raw), wrapper(raw.cuda())
+    torch.testing.assert_close(here.log_prob(actions), there.log_prob(actions.cuda()).cpu(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.entropy(), there.entropy().cpu(), atol=1e-4, rtol=1e-4)
+    samples = wrapper(raw.cuda()[:1].expand(100_000, 6)).sample()
+    torch.testing.assert_close(samples.mean(0).cpu(), wrapper(raw[:1]).mean()[0], atol=0.02, rtol=0)

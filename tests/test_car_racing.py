@@ -1,0 +1,260 @@
+"""The environment against the stock CarRacing-v3, driven literally: every frame drawn, wrapped by hand."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from car_racing import (
+    TRAINING_TRACK_SEEDS,
+    EpisodeStatistics,
+    TrainingOptions,
+    ViewConfig,
+    make_env,
+    make_stock_env,
+    stock_frame,
+)
+from scoring import SCORING_TRACKS, VALIDATION_TRACKS, drive
+from vec_env import WorkerDiedError, make_vec_env
+
+GAS = np.array([0.0, 1.0, -1.0], dtype=np.float32)
+FULL_GAS_LEFT = np.array([-1.0, 1.0, -1.0], dtype=np.float32)
+OFF_FIELD_TRACK = 11  # going straight on leaves the field after 187 frames
+BRAKE = np.array([0.0, -1.0, 1.0], dtype=np.float32)
+
+
+def literal_steps(track, actions, action_repeat):
+    """Gymnasium's own environment and nothing of ours: yields (stack, reward, terminated, truncated) a step."""
+    env = gym.make("CarRacing-v3")
+    obs, _ = env.reset(seed=track)
+    frames = [stock_frame(obs)] * 4
+    yield np.stack(frames), 0.0, False, False
+    for action in actions:
+        reward_sum = 0.0
+        for _ in range(action_repeat):
+            stock_action = np.array([action[0], (action[1] + 1) / 2, (action[2] + 1) / 2], dtype=np.float64)
+            obs, reward, terminated, truncated, _ = env.step(stock_action)
+            reward_sum += reward
+            if terminated or truncated:
+                break
+        frames = [*frames[1:], stock_frame(obs)]
+        yield np.stack(frames), reward_sum, terminated, truncated
+        if terminated or truncated:
+            return
+
+
+@pytest.mark.parametrize("action_repeat", [1, 3, 4])
+@pytest.mark.parametrize("factory", [make_env, make_stock_env])
+def test_same_game_as_the_stock_environment_with_every_frame_drawn(factory, action_repeat):
+    actions = np.random.default_rng(action_repeat).uniform(-1, 1, (25, 3)).astype(np.float32)
+    env = factory(ViewConfig(action_repeat=action_repeat))
+    reference = literal_steps(7, actions, action_repeat)
+    obs, _ = env.reset(seed=7)
+    np.testing.assert_array_equal(obs, next(reference)[0])
+    for action, (stack, reward, terminated, truncated) in zip(actions, reference, strict=True):
+        obs, *outcome, info = env.step(action)
+        np.testing.assert_array_equal(obs, stack)
+        assert outcome == [reward, terminated, truncated]
+        assert info["frames"] == action_repeat
+
+
+def test_observation_and_action_spaces():
+    env = make_env()
+    obs, _ = env.reset(seed=0)
+    assert (obs.shape, obs.dtype) == ((4, 84, 84), np.uint8)
+    assert env.action_space == gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    assert len(np.unique(obs[-1])) > 5, "the first frame shows nothing"
+    np.testing.assert_array_equal(obs[0], obs[3])
+
+
+def test_observations_are_the_callers_to_keep():
+    env = make_env()
+    first, _ = env.reset(seed=0)
+    kept = first.copy()
+    second, *_ = env.step(GAS)
+    np.testing.assert_array_equal(first, kept)
+    assert not np.shares_memory(first, second)
+
+
+def test_leaving_the_field_terminates_inside_an_action_repeat():
+    """Full gas off the track until the field ends: -100, as in the stock game."""
+    env = make_env(ViewConfig(action_repeat=8))
+    reference = list(literal_steps(OFF_FIELD_TRACK, [GAS] * 125, 8))
+    env.reset(seed=OFF_FIELD_TRACK)
+    total, steps = 0.0, 0
+    terminated = truncated = False
+    while not (terminated or truncated):
+        _, reward, terminated, truncated, info = env.step(GAS)
+        total += reward
+        steps += 1
+    assert terminated
+    assert not truncated
+    assert reward < -99.0
+    assert info["frames"] < 8, "the episode should end within a repeat for this test to say something"
+    assert steps == len(reference) - 1
+    assert total == pytest.approx(sum(step[1] for step in reference))
+    assert info["episode"]["r"] == pytest.approx(total)
+    assert info["episode"]["l"] == steps
+    assert not info["episode"]["lap_finished"]
+
+
+def test_the_time_limit_is_a_truncation():
+    env = make_env(ViewConfig(action_repeat=50))
+    env.reset(seed=0)
+    outcomes = [env.step(BRAKE)[2:] for _ in range(20)]
+    assert [(terminated, truncated) for terminated, truncated, _ in outcomes] == [(False, False)] * 19 + [(False, True)]
+    assert outcomes[-1][2]["episode"]["frames"] == 1000
+
+
+def test_idle_cut_is_a_truncation_for_training_only():
+    training = make_env(ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=30))
+    training.reset(seed=0)
+    outcomes = [training.step(BRAKE)[2:4] for _ in range(3)]
+    assert outcomes == [(False, False), (False, False), (False, True)]
+    scoring = make_env(ViewConfig(action_repeat=10))
+    scoring.reset(seed=0)
+    assert all(scoring.step(BRAKE)[2:4] == (False, False) for _ in range(10))
+
+
+def test_a_new_tile_starts_the_idle_count_again():
+    env = make_env(ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=40))
+    env.reset(seed=0)
+    truncated_after = next(step for step in range(100) if env.step(GAS)[3])
+    assert truncated_after > 4, "the car drives over tiles for a while before it is lost"
+
+
+def test_training_tracks_are_seeded_fresh_and_never_scored():
+    def seeds(env, n):
+        return [env.reset(seed=5 if i == 0 else None)[1]["track_seed"] for i in range(n)]
+
+    env = make_env(training=TrainingOptions())
+    first = seeds(env, 4)
+    assert first == seeds(env, 4), "the same seed gives the same sequence of tracks"
+    assert len(set(first)) == 4
+    assert all(seed in TRAINING_TRACK_SEEDS for seed in first)
+    assert not any(track in TRAINING_TRACK_SEEDS for track in (*SCORING_TRACKS, *VALIDATION_TRACKS))
+    assert set(SCORING_TRACKS).isdisjoint(VALIDATION_TRACKS)
+
+
+def test_reset_to_a_track_seed_is_the_stock_track():
+    env = make_env()
+    env.reset(seed=42)
+    stock = gym.make("CarRacing-v3")
+    stock.reset(seed=42)
+    assert env.unwrapped.track == stock.unwrapped.track
+
+
+@pytest.mark.parametrize("training", [None, TrainingOptions()])
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
+def test_passes_gymnasium_and_sb3_checkers(training):
+    gymnasium_check_env(make_env(training=training), skip_render_check=True)
+    sb3_check_env(make_env(training=training))
+
+
+def test_render_is_gymnasiums_own_picture():
+    env = make_env(render_mode="rgb_array")
+    stock = gym.make("CarRacing-v3", render_mode="rgb_array")
+    env.reset(seed=3)
+    stock.reset(seed=3)
+    picture = env.render()
+    assert picture.shape == (400, 600, 3)
+    np.testing.assert_array_equal(picture, stock.render())
+
+
+def test_finishing_the_lap_is_reported():
+    env = make_env(ViewConfig(action_repeat=1))
+    env.reset(seed=0)
+    game = env.unwrapped
+    game.tile_visited_count = len(game.track)
+    _, _, terminated, truncated, info = env.step(BRAKE)
+    assert (terminated, truncated) == (True, False)
+    assert info["episode"]["lap_finished"]
+    assert info["episode"]["tiles_share"] == 1.0
+    assert info["is_success"]
+
+
+def test_drive_reports_the_track():
+    result = drive(lambda obs: BRAKE, make_env(ViewConfig(action_repeat=100)), 9)
+    assert (result.track, result.frames, result.lap_finished) == (9, 1000, False)
+    # A car that never moves: -0.1 a frame, and the tiles under its wheels at the start.
+    n_tiles = round(result.tiles / result.tiles_share)
+    assert result.episode_return == pytest.approx(-100.0 + 1000.0 * result.tiles / n_tiles)
+
+
+def run_vec_env(n_workers):
+    env = make_vec_env(5, ViewConfig(action_repeat=6), TrainingOptions(max_idle_frames=30), n_workers)
+    try:
+        env.seed(11)
+        seen = [env.reset()]
+        rng = np.random.default_rng(0)
+        for _ in range(9):
+            obs, rewards, dones, infos = env.step(rng.uniform(-1, 1, (5, 3)).astype(np.float32))
+            seen += [obs, rewards, dones, np.array([info.get("episode", {}).get("r", 0.0) for info in infos])]
+        return seen
+    finally:
+        env.close()
+
+
+def test_vec_env_is_the_same_whatever_the_workers():
+    here, one, two = run_vec_env(0), run_vec_env(1), run_vec_env(2)
+    assert any(dones.any() for dones in here[3::4]), "no episode ended"
+    for a, b, c in zip(here, one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_vec_env_equals_single_environments_and_hands_over_the_last_observation():
+    view, training = ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=20)
+    env = make_vec_env(2, view, training, 0)
+    seeds = env.seed(1)
+    assert len(set(seeds)) == 2
+    env.reset()
+    single = make_env(view, training)
+    single.reset(seed=seeds[1])
+    for _ in range(2):
+        expected, *_, truncated, info = single.step(BRAKE)
+        obs, _, dones, infos = env.step(np.stack([BRAKE, BRAKE]))
+    assert dones.all()
+    assert truncated
+    np.testing.assert_array_equal(infos[1]["terminal_observation"], expected)
+    assert infos[1]["TimeLimit.truncated"]
+    assert infos[1]["episode"] == info["episode"]
+    np.testing.assert_array_equal(obs[1], single.reset()[0])
+
+
+def test_vec_env_answers_sb3s_questions_alike_here_and_in_workers():
+    for n_workers in (0, 2):
+        env = make_vec_env(3, n_workers=n_workers)
+        env.reset()
+        assert env.get_attr("render_mode") == [None] * 3
+        assert env.get_attr("config", [2]) == [ViewConfig()]
+        env.set_attr("mark", 5, [1])
+        assert env.get_attr("mark", 1) == [5]
+        assert len(env.env_method("observe", indices=[0, 2])) == 2
+        assert env.env_is_wrapped(EpisodeStatistics) == [True] * 3
+        assert env.env_is_wrapped(gym.wrappers.TransformReward) == [False] * 3
+        env.close()
+        env.close()
+
+
+def test_a_dead_worker_is_an_error_not_a_hang():
+    env = make_vec_env(2, n_workers=2)
+    try:
+        env.seed(0)
+        env.reset()
+        env._workers[1].process.kill()
+        env._workers[1].process.wait()
+        with pytest.raises(WorkerDiedError, match=r"environments 1 to 1 .* died with exit code -9"):
+            env.step(np.stack([GAS, GAS]))
+    finally:
+        env.close()
+
+
+def test_an_exception_in_a_worker_names_itself():
+    env = make_vec_env(2, n_workers=1)
+    try:
+        with pytest.raises(WorkerDiedError, match="AssertionError"):
+            env.step(np.stack([GAS, GAS]))  # before any reset
+    finally:
+        env.close()

@@ -1,0 +1,51 @@
+"""Scores against NumPy, and scoring against driving by hand."""
+
+import numpy as np
+import pytest
+
+from car_racing import ViewConfig, make_env, make_stock_env
+from scoring import SCORING_TRACKS, Score, TrackResult, score
+
+
+def result(track, episode_return, frames=1000, lap_finished=False):
+    return TrackResult(track, episode_return, frames, 100, 0.5, lap_finished)
+
+
+def test_statistics_are_numpys():
+    returns = np.random.default_rng(0).normal(800, 100, 30)
+    scored = Score([result(i, r, 700 + i, i % 3 == 0) for i, r in enumerate(returns)])
+    assert scored.mean == pytest.approx(np.mean(returns))
+    assert scored.std == pytest.approx(np.std(returns))
+    assert scored.minimum == min(returns)
+    assert scored.lap_finish_rate == pytest.approx(1 / 3)
+    assert scored.frames_to_finish == pytest.approx(np.mean(np.arange(700, 730, 3)))
+    assert scored.tiles_share == 0.5
+
+
+def test_without_a_finished_lap_there_are_no_frames_to_finish():
+    scored = Score([result(0, 10.0), result(1, 20.0)])
+    assert scored.frames_to_finish is None
+    assert "0 of 2 laps finished" in str(scored)
+
+
+def test_a_score_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one track"):
+        Score([])
+
+
+def test_hundred_scoring_tracks():
+    assert len(SCORING_TRACKS) == 100
+
+
+def test_the_undrawn_and_the_stock_environment_score_the_same():
+    """A driver that reacts to what it sees, so a different picture would lead elsewhere."""
+
+    def driver(obs):
+        pixel_noise = int(obs.sum()) % 7 / 7.0
+        return np.array([pixel_noise - 0.4, 0.2, -1.0], dtype=np.float32)
+
+    view = ViewConfig(action_repeat=10)
+    ours = score(driver, make_env(view), [3, 4])
+    stock = score(driver, make_stock_env(view), [3, 4])
+    assert ours == stock
+    assert ours.results[0] != ours.results[1]

@@ -1,0 +1,334 @@
+"""The PPO script as its users run it: train, stop, resume, score; and every mistake a user can make."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import read_closed, read_metrics
+
+import checkpoint
+import ppo
+import train_ppo
+from checkpoint import CheckpointError
+from ppo import PPOConfig
+from session import StopSignal
+from settings import SettingError
+
+ROOT = Path(__file__).parent.parent
+SMALL = shlex.split(
+    "--n-envs 2 --n-steps 16 --batch-size 16 --n-epochs 2 --action-repeat 10 --features-dim 16 --seed 3"
+)
+FREQS = ["--eval-freq", "64", "--eval-tracks", "1", "--checkpoint-freq", "64"]
+
+
+def run_script(script, *args, cwd, **kwargs):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small whole run: 96 steps, as a user would start it."""
+    place = tmp_path_factory.mktemp("run")
+    done = run_script("train_ppo.py", *SMALL, *FREQS, "--total-timesteps", 96, "--run-name", "small", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place, done
+
+
+def test_a_run_leaves_checkpoints_and_one_summary(trained):
+    place, done = trained
+    run_dir = place / "checkpoints" / "small"
+    assert sorted(path.name for path in run_dir.iterdir()) == ["best", "step_000000064", "step_000000096"]
+    meta = checkpoint.load(run_dir).meta
+    assert (meta["steps"], meta["frames"], meta["agent"], meta["run_name"]) == (96, 960, "ppo", "small")
+    assert meta["config"]["n_envs"] == 2
+    assert meta["versions"]["gymnasium"] == "1.4.0"
+    assert meta["best"]["step"] in (64, 96)
+    assert done.stdout.startswith("Trained at 96 steps (960 frames)")
+    for word in (
+        "Last evaluation:",
+        "laps finished",
+        "Best evaluation:",
+        "checkpoints/small/best",
+        meta["aim_run"],
+        "make ui",
+    ):
+        assert word in done.stdout
+    assert "960 frames" in done.stderr, "the progress bar shows frames"
+    assert "Traceback" not in done.stderr
+
+
+def test_everything_is_in_aim(trained):
+    place, _ = trained
+    meta = checkpoint.load(place / "checkpoints" / "small").meta
+    run = read_closed(place, meta["aim_run"])
+    series = read_metrics(run)
+    for name in [
+        "policy_loss",
+        "value_loss",
+        "entropy_loss",
+        "clip_fraction",
+        "explained_variance",
+        "approx_kl",
+        "learning_rate",
+        "n_updates",
+    ]:
+        assert sorted(series[name, "train"]) == [32, 64, 96], f"{name} belongs to the step it was made at"
+    assert sorted(series["learning_rate", "train"]) == [32, 64, 96]
+    assert series["frames", "time"] == {32: 320, 64: 640, 96: 960}
+    assert sorted(series["fps", "time"]) == [32, 64, 96]
+    for name in ["mean_return", "std_return", "min_return", "lap_finish_rate", "tiles_share"]:
+        assert sorted(series[name, "eval"]) == [64, 96]
+    assert run["status"] == "finished"
+    assert run["hparams"]["batch_size"] == 16
+    assert run["versions"]["stable-baselines3"] == "2.9.2"
+    assert run["command"].startswith("python ")
+    assert run["machine"]["cores"] >= 1
+    assert re.fullmatch(r"unknown|[0-9a-f]{40}.*", run["commit"])
+    assert run.name == "small"
+
+
+def test_resume_goes_on_where_the_run_was(trained):
+    place, _ = trained
+    before = checkpoint.load(place / "checkpoints" / "small")
+    # An unbeatable best, which a resumed run must not replace.
+    best_dir = place / "checkpoints" / "small" / "best"
+    manifest_path = place / "checkpoints" / "small" / "step_000000096" / "manifest.json"
+    manifest = json.loads(manifest_path.read_text())
+    manifest["best"] = {"mean": 5000.0, "step": 64}
+    manifest_path.write_text(json.dumps(manifest))
+    best_before = (best_dir / "manifest.json").read_text()
+
+    done = run_script("train_ppo.py", "--resume", "checkpoints/small", "--total-timesteps", 160, *FREQS, cwd=place)
+    assert done.returncode == 0, done.stderr
+    after = checkpoint.load(place / "checkpoints" / "small")
+    assert after.meta["steps"] == 160
+    assert after.meta["aim_run"] == before.meta["aim_run"]
+    assert after.meta["episodes"] >= before.meta["episodes"]
+    assert after.meta["best"] == {"mean": 5000.0, "step": 64}
+    assert (best_dir / "manifest.json").read_text() == best_before
+    assert "Best evaluation: 5000.0 at step 64" in done.stdout
+    # 2 environments x 16 steps in 4 minibatches, for 2 epochs: Adam counts on from where it was.
+    adam_steps = [entry["step"].item() for entry in after.state["optimizer"]["state"].values()]
+    assert set(adam_steps) == {5 * 2 * 2}
+    assert after.state["n_updates"] == 5 * 2
+    assert after.state["reward_statistics"]["count"] > before.state["reward_statistics"]["count"]
+    run = read_closed(place, after.meta["aim_run"])
+    series = read_metrics(run)
+    assert sorted(series["value_loss", "train"]) == [32, 64, 96, 128, 160]
+    assert series["n_updates", "train"] == {32: 2, 64: 4, 96: 6, 128: 8, 160: 10}
+    # The schedule runs over the new total: progress 128/160 leaves a fifth.
+    assert series["learning_rate", "train"][128] == pytest.approx(2.5e-4 / 5)
+    assert run["status"] == "finished"
+
+
+def test_restore_brings_back_all_that_capture_took():
+    config = PPOConfig(n_envs=2, n_steps=8, batch_size=8, n_epochs=1, features_dim=8, action_repeat=10)
+    models = []
+    for _ in range(2):
+        env = ppo.make_training_env(config)
+        models.append(ppo.make_model(config, env, torch.device("cpu")))
+    trained, fresh = models
+    trained.learn(32)
+    ppo.restore(fresh, ppo.capture(trained), config.seed)
+    obs = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8)
+    np.testing.assert_array_equal(
+        trained.predict(obs, deterministic=True)[0], fresh.predict(obs, deterministic=True)[0]
+    )
+    assert fresh.num_timesteps == 32
+    assert fresh._n_updates == trained._n_updates
+    assert fresh.get_vec_normalize_env().ret_rms.var == trained.get_vec_normalize_env().ret_rms.var
+    state, expected = fresh.policy.optimizer.state_dict()["state"], trained.policy.optimizer.state_dict()["state"]
+    for index in expected:
+        assert torch.equal(state[index]["exp_avg_sq"], expected[index]["exp_avg_sq"])
+    for model in models:
+        model.env.close()
+
+
+def test_gaussian_trains_with_the_same_script(tmp_path):
+    args = (*SMALL, *FREQS, "--total-timesteps", 32, "--use-gaussian", "--no-aim", "--checkpoint-dir", "gauss")
+    done = run_script("train_ppo.py", *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / ".aim").exists()
+    assert "Aim run:         none" in done.stdout
+    loaded = checkpoint.load(tmp_path / "gauss")
+    assert "log_std" in loaded.state["policy"]
+    driver, view = ppo.load_driver(loaded, torch.device("cpu"))
+    assert view.action_repeat == 10
+    assert driver(np.zeros((4, 84, 84), np.uint8)).shape == (3,)
+
+
+def test_evaluate_scores_the_checkpoint_the_same_twice(trained):
+    place, _ = trained
+    first, second = (
+        run_script("evaluate.py", "--checkpoint", "checkpoints/small/best", "--episodes", 2, cwd=place)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert "2 unseen tracks of CarRacing-v3 (seeds 0 to 1)" in first.stdout
+    for word in ("return", "worst", "laps finished", "frames to finish"):
+        assert word in first.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_closes_and_leaves_no_worker(tmp_path, number, code):
+    command = [sys.executable, str(ROOT / "train_ppo.py"), *SMALL, "--n-envs", "4", "--total-timesteps", "100000"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint-dir", "run"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while (
+        len(psutil.Process(process.pid).children()) < min(2, len(os.sched_getaffinity(0)))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    time.sleep(6)  # into the training
+    workers = psutil.Process(process.pid).children()
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert stdout.startswith("Stopped at ")
+    assert "train_ppo.py --resume run" in stdout
+    assert "Traceback" not in stderr
+    meta = checkpoint.load(tmp_path / "run").meta
+    assert read_closed(tmp_path, meta["aim_run"])["status"] == "stopped"
+    psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_the_second_signal_leaves_at_once():
+    code = (
+        "import sys, os, signal, time; sys.path.insert(0, sys.argv[1])\n"
+        "from session import StopSignal\n"
+        "with StopSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); assert stop.received == signal.SIGINT and stop.exit_code == 130\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], timeout=60, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 130
+
+
+def test_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignal():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from vec_env import make_vec_env\n"
+        "env = make_vec_env(2, n_workers=2); env.reset(); print('ready', flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(ROOT)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "ready\n"
+    workers = psutil.Process(parent.pid).children()
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+
+
+BAD_FLAGS = [
+    (["--n-envs", "0"], r"--n-envs must be at least 1, not 0"),
+    (["--batch-size", "1000"], r"--batch-size 1000 does not divide"),
+    (["--total-timesteps", "-5"], r"--total-timesteps must be at least 1"),
+    (["--gamma", "1.5"], r"--gamma must be at most 1"),
+    (["--learning-rate", "0"], r"--learning-rate must be above 0"),
+    (["--learning-rate", "nan"], r"--learning-rate must be a finite number"),
+    (["--deterministic-action", "median"], r"--deterministic-action must be one of mean, mode"),
+    (["--device", "toaster"], r"--device toaster is no device"),
+    (["--device", "cuda:99"], r"--device cuda:99: this machine has \d+ CUDA devices"),
+    (["--resume", "nowhere"], r"there is no checkpoint at nowhere"),
+    (["--resume", "."], r"\. holds no checkpoint"),
+    (["--eval-tracks", "0"], r"--eval-tracks must be at least 1"),
+    (["--eval-tracks", "1000"], r"--eval-tracks must be at most 100"),
+    (["--checkpoint-dir", "/proc/run"], r"--checkpoint-dir /proc/run: /proc cannot be written to"),
+    (["--aim-repo", "/proc/repo"], r"--aim-repo /proc/repo: /proc cannot be written to"),
+    (["--checkpoint-dir", "a_file/run"], r"--checkpoint-dir a_file/run: .*a_file is a file"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD_FLAGS)
+def test_bad_flags_are_named_before_anything_is_created(tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").write_text("")
+    with pytest.raises((SettingError, CheckpointError), match=message) as error:
+        train_ppo.prepare(argv)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_one_is_one_line_and_exit_code_2(tmp_path):
+    done = run_script("train_ppo.py", "--device", "cuda", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "train_ppo.py: --device cuda: this machine has 0 CUDA devices that torch can use; give --device cpu or auto\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_read_only_directory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(SettingError, match="cannot be written to"):
+        train_ppo.prepare(["--checkpoint-dir", str(tmp_path / "run")])
+
+
+def test_a_directory_that_holds_a_run_is_refused_with_both_ways_on(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    with pytest.raises(SettingError, match=r"holds a run already; go on with it \(--resume .*\) or name another"):
+        train_ppo.prepare(["--checkpoint-dir", "checkpoints/small"])
+
+
+def test_flags_that_contradict_the_checkpoint_are_listed(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    with pytest.raises(SettingError, match=r"--n-envs \(there: 2, here: 4\), --gamma \(there: 0.99, here: 0.9\)"):
+        train_ppo.prepare(
+            ["--resume", "checkpoints/small", "--n-envs", "4", "--gamma", "0.9", "--total-timesteps", "999"]
+        )
+
+
+def test_a_finished_run_asks_for_more_steps(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    with pytest.raises(SettingError, match="give a larger --total-timesteps"):
+        train_ppo.prepare(["--resume", "checkpoints/small", "--total-timesteps", "64"])
+
+
+def test_help_shows_that_beta_is_the_default(tmp_path):
+    done = run_script("train_ppo.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert any("--use-gaussian" in line for line in done.stdout.splitlines() if "beta" in line.lower())
+
+
+def test_evaluate_names_mistakes(tmp_path):
+    for argv, message in (
+        ([], "--checkpoint is missing"),
+        (["--checkpoint", "nowhere"], "there is no checkpoint at nowhere"),
+        (["--checkpoint", "x", "--episodes", "0"], "--episodes must be at least 1"),
+    ):
+        done = run_script("evaluate.py", *argv, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"evaluate.py: {message}")
+        assert len(done.stderr.splitlines()) == 1
