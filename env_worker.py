@@ -1,11 +1,15 @@
 """The process that steps a share of the environments for `vec_env.CarRacingVecEnv`; never started by hand.
 
 Usage: env_worker.py PIPE_FD MEMORY_FD. It serves until the pipe closes, so it ends with its parent however that ends.
+
+Parent and worker talk through a few numbers in shared memory, so that a step costs no system call while both are awake;
+to wake a sleeper costs more than most steps. The pipe carries what is rare: calls, resets, episodes that ended, errors.
 """
 
 import mmap
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -17,37 +21,63 @@ from numpy.typing import NDArray
 
 from car_racing import EnvBatch, TrainingOptions, ViewConfig, make_env
 
+# How long a worker looks out for the next step before it goes to sleep.
+SPIN_S = 2e-4
+# A sleeper looks up so often by itself, should the call to wake it have crossed its falling asleep.
+NAP_S = 0.02
+
+# The numbers of a worker in shared memory: how many requests were made and answered, whether a request or an answer has
+# its words in the pipe, and whether the worker sleeps.
+REQUESTED, ANSWERED, REQUEST_IN_PIPE, ANSWER_IN_PIPE, ASLEEP = range(5)
+N_SIGNALS = 5
+
 
 class BatchArrays:
-    """Observations, rewards, dones and actions of n environments, laid one after the other over one block of memory.
+    """What n environments and their workers share, laid one after the other over one block of memory.
 
     Attributes:
-        obs: uint8 (n, *obs_shape).
+        signals: int64 (n_workers, N_SIGNALS).
         rewards: float32 (n,).
-        dones: bool (n,).
         actions: float32 (n, 3).
+        dones: bool (n,).
+        obs: uint8 (n, *obs_shape).
     """
 
     @staticmethod
-    def size(n_envs: int, obs_shape: tuple[int, ...]) -> int:
+    def size(n_envs: int, n_workers: int, obs_shape: tuple[int, ...]) -> int:
         """Bytes that the block must have."""
-        return n_envs * (int(np.prod(obs_shape)) + 4 + 3 * 4 + 1)
+        return 8 * N_SIGNALS * n_workers + n_envs * (4 + 3 * 4 + 1 + int(np.prod(obs_shape)))
 
-    def __init__(self, memory: Any, n_envs: int, obs_shape: tuple[int, ...]) -> None:
-        # The float arrays come first, where they are aligned.
-        self.rewards: NDArray[np.float32] = np.frombuffer(memory, np.float32, n_envs)
-        self.actions: NDArray[np.float32] = np.frombuffer(memory, np.float32, 3 * n_envs, 4 * n_envs).reshape(n_envs, 3)
-        self.dones: NDArray[np.bool_] = np.frombuffer(memory, np.bool_, n_envs, 16 * n_envs)
-        n_obs = n_envs * int(np.prod(obs_shape))
-        self.obs: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_obs, 17 * n_envs).reshape(n_envs, *obs_shape)
+    def __init__(self, memory: Any, n_envs: int, n_workers: int, obs_shape: tuple[int, ...]) -> None:
+        offset = 0
+
+        def take(dtype: Any, *shape: int) -> Any:
+            nonlocal offset
+            count = int(np.prod(shape))
+            array = np.frombuffer(memory, dtype, count, offset).reshape(shape)
+            offset += array.nbytes
+            return array
+
+        # The wider types come first, where they are aligned.
+        self.signals: NDArray[np.int64] = take(np.int64, n_workers, N_SIGNALS) if n_workers else np.zeros((0, 0), int)
+        self.rewards: NDArray[np.float32] = take(np.float32, n_envs)
+        self.actions: NDArray[np.float32] = take(np.float32, n_envs, 3)
+        self.dones: NDArray[np.bool_] = take(np.bool_, n_envs)
+        self.obs: NDArray[np.uint8] = take(np.uint8, n_envs, *obs_shape)
+
+    def batch(self, envs: list[gym.Env], share: range) -> EnvBatch:
+        """Environments that step in their share of the arrays."""
+        mine = slice(share.start, share.stop)
+        return EnvBatch(envs, self.obs[mine], self.rewards[mine], self.dones[mine])
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker must know to start: the whole batch's shape, its own share of it, and the game's options."""
+    """What a worker must know to start: the whole batch, its own number and share, and the game's options."""
 
     n_envs: int
-    obs_shape: tuple[int, ...]
+    n_workers: int
+    number: int
     share: range
     view: ViewConfig
     training: TrainingOptions | None
@@ -66,28 +96,63 @@ ENV_CALLS: dict[str, Callable[..., Any]] = {
 
 
 def serve(pipe: Connection, memory_fd: int) -> None:
-    """Answer the parent's messages until it closes the pipe."""
+    """Answer the parent's requests until it closes the pipe."""
     setup: WorkerSetup = pipe.recv()
-    size = BatchArrays.size(setup.n_envs, setup.obs_shape)
-    arrays = BatchArrays(mmap.mmap(memory_fd, size), setup.n_envs, setup.obs_shape)
-    mine = slice(setup.share.start, setup.share.stop)
+    shape = setup.view.obs_shape
+    memory = mmap.mmap(memory_fd, BatchArrays.size(setup.n_envs, setup.n_workers, shape))
+    arrays = BatchArrays(memory, setup.n_envs, setup.n_workers, shape)
+    signals = arrays.signals[setup.number]
     envs = [make_env(setup.view, setup.training) for _ in setup.share]
-    batch = EnvBatch(envs, arrays.obs[mine], arrays.rewards[mine], arrays.dones[mine])
-    actions = arrays.actions[mine]
+    batch = arrays.batch(envs, setup.share)
+    actions = arrays.actions[setup.share.start : setup.share.stop]
     while True:
-        command, data = pipe.recv()
+        _wait_for_request(pipe, signals)
+        command: str = "step"
+        data: Any = None
+        answer: Any = None
+        if signals[REQUEST_IN_PIPE]:
+            command, data = _read(pipe)
         try:
-            answer: Any = None
             if command == "step":
-                answer = batch.step(actions)
+                answer = batch.step(actions) or None
             elif command == "reset":
                 batch.reset(data)
-            elif command == "call":
+            else:
                 indices, name, args = data
                 answer = [ENV_CALLS[name](envs[i], *args) for i in indices]
         except Exception as error:  # whatever it is, the parent must hear of it instead of waiting for ever
             answer = error
-        pipe.send(answer)
+        # The number first: a parent that waits for it does not read the pipe, and a long answer would not fit in.
+        signals[ANSWER_IN_PIPE] = answer is not None
+        signals[ANSWERED] += 1
+        if answer is not None:
+            pipe.send(answer)
+
+
+def _wait_for_request(pipe: Connection, signals: NDArray[np.int64]) -> None:
+    deadline = time.perf_counter() + SPIN_S
+    while signals[REQUESTED] == signals[ANSWERED]:
+        if time.perf_counter() < deadline:
+            continue
+        signals[ASLEEP] = 1
+        # Anything in the pipe ends the nap: a wake-up call, a request, or the end of the parent.
+        if signals[REQUESTED] == signals[ANSWERED] and pipe.poll(NAP_S) and signals[REQUESTED] == signals[ANSWERED]:
+            _drop_wake_up_call(pipe)
+        signals[ASLEEP] = 0
+
+
+def _drop_wake_up_call(pipe: Connection) -> None:
+    """Read a call that came too late to be of use; raises EOFError where the parent is gone."""
+    message = pipe.recv()
+    assert message is None, "a request came without its number"
+
+
+def _read(pipe: Connection) -> Any:
+    """The next request in the pipe, past wake-up calls."""
+    while True:
+        message = pipe.recv()
+        if message is not None:
+            return message
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
-from car_racing import FRAME_SIZE, Frame, TrainingOptions, ViewConfig
+from car_racing import Frame, TrainingOptions, ViewConfig
 from checkpoint import Checkpoint, CheckpointError
 from scoring import Driver
 from settings import SettingError, check_settings, setting
@@ -49,6 +49,7 @@ class PPOConfig:
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
     action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
     frame_stack: int = setting(4, "frames in an observation", minimum=1)
+    grayscale: bool = setting(True, "see in colour")
     features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
     deterministic_action: DeterministicAction = setting(
@@ -70,7 +71,7 @@ class PPOConfig:
     @property
     def view(self) -> ViewConfig:
         """What one step means to the environment."""
-        return ViewConfig(self.action_repeat, self.frame_stack)
+        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
 
 
 def make_training_env(config: PPOConfig) -> VecNormalize:
@@ -178,10 +179,9 @@ def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, V
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:
     """An untrained policy of these settings, outside of any training."""
-    shape = (config.frame_stack, FRAME_SIZE, FRAME_SIZE)
     policy_class = ActorCriticPolicy if config.use_gaussian else BetaActorCriticPolicy
     policy = policy_class(
-        spaces.Box(0, 255, shape, np.uint8),
+        spaces.Box(0, 255, config.view.obs_shape, np.uint8),
         spaces.Box(-1.0, 1.0, (3,), np.float32),
         LinearSchedule(config.learning_rate, 0.0, 1.0),
         **policy_kwargs(config),

@@ -1,19 +1,18 @@
-"""Several CarRacing environments behind Stable-Baselines3's `VecEnv`, in this process or in a few workers.
+"""Several CarRacing environments behind Stable-Baselines3's `VecEnv`, stepped here and in a few workers.
 
 A worker is a bare interpreter that runs `env_worker.py`: it imports the game, not torch, and so costs tens of megabytes
-rather than hundreds. Observations, rewards and actions pass through one block of shared memory; only a few bytes a
-step, and the summary of an episode that ended, travel through a pipe. Each environment draws its tracks from a
-random sequence of its own, so the results are the same however many workers there are.
+rather than hundreds. This process steps a share itself while the workers step theirs. Observations, rewards and actions
+pass through one block of shared memory. Each environment draws its tracks from a random sequence of its own, so the
+results are the same however many workers there are.
 """
 
 import mmap
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,75 +23,141 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from car_racing import EnvBatch, TrainingOptions, ViewConfig, make_env
-from env_worker import ENV_CALLS, BatchArrays, WorkerSetup
+from car_racing import TrainingOptions, ViewConfig, make_env
+from env_worker import (
+    ANSWER_IN_PIPE,
+    ANSWERED,
+    ASLEEP,
+    ENV_CALLS,
+    REQUEST_IN_PIPE,
+    REQUESTED,
+    SPIN_S,
+    BatchArrays,
+    WorkerSetup,
+)
 
 WORKER_SCRIPT = Path(__file__).with_name("env_worker.py")
+# Between two looks for an answer, once waiting for it takes long; and between two looks whether the worker lives.
+NAP_S = 5e-5
+LIFE_CHECK_S = 0.2
 
 
 class WorkerDiedError(RuntimeError):
     """An environment's worker process is gone or failed; the message says which and how."""
 
 
-@dataclass
 class _Worker:
-    process: "subprocess.Popen[bytes]"
-    pipe: "Connection[Any, Any]"
-    envs: range
+    """This process's side of a worker; `env_worker.serve` is the other."""
+
+    def __init__(self, setup: WorkerSetup, memory_fd: int, signals: NDArray[np.int64]) -> None:
+        self.envs = setup.share
+        self._signals = signals
+        self._pipe, theirs = Pipe()
+        # A fresh interpreter rather than a fork (torch's and Aim's threads do not survive one) or multiprocessing's
+        # spawn (which would import the training script, and torch with it, again).
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER_SCRIPT), str(theirs.fileno()), str(memory_fd)],
+            pass_fds=(theirs.fileno(), memory_fd),
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._send(setup)
 
     def __str__(self) -> str:
         return f"the worker of environments {self.envs.start} to {self.envs.stop - 1} (process {self.process.pid})"
 
-    def send(self, message: Any) -> None:
-        try:
-            self.pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            self.receive()
+    def step(self) -> None:
+        """Have it step with the actions in shared memory; `answer` waits for it."""
+        self._signals[REQUEST_IN_PIPE] = 0
+        self._signals[REQUESTED] += 1
+        if self._signals[ASLEEP]:
+            self._send(None)
 
-    def receive(self) -> Any:
+    def request(self, command: str, data: Any) -> None:
+        """Have it do something rarer; `answer` waits for it."""
+        # The number first: what is in the pipe before it is a wake-up call.
+        self._signals[REQUEST_IN_PIPE] = 1
+        self._signals[REQUESTED] += 1
+        self._send((command, data))
+
+    def answer(self) -> Any:
+        """Wait for the answer to the last request: None where there is nothing to say."""
+        start = time.perf_counter()
+        next_life_check = start + LIFE_CHECK_S
+        while self._signals[ANSWERED] != self._signals[REQUESTED]:
+            now = time.perf_counter()
+            if now - start < SPIN_S:
+                continue
+            if now > next_life_check:
+                next_life_check = now + LIFE_CHECK_S
+                if self.process.poll() is not None:
+                    raise self._death()
+            time.sleep(NAP_S)
+        if not self._signals[ANSWER_IN_PIPE]:
+            return None
         try:
-            answer = self.pipe.recv()
+            answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
-            raise WorkerDiedError(f"{self} died with exit code {self.process.wait()}") from None
+            raise self._death() from None
         if isinstance(answer, Exception):
             raise WorkerDiedError(f"{self} failed: {answer!r}") from answer
         return answer
 
+    def close(self) -> None:
+        """Let it end; `join` waits for it."""
+        self._pipe.close()
+
+    def join(self) -> None:
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def _death(self) -> WorkerDiedError:
+        return WorkerDiedError(f"{self} died with exit code {self.process.wait()}")
+
 
 class CarRacingVecEnv(VecEnv):
-    """n environments, stepped in this process (`n_workers=0`) or shared out over worker processes.
+    """n environments, a share of which is stepped in this process and the others in workers.
 
     Args:
         n_envs: how many environments.
         view: what a step is.
         training: the training rules, or None for the plain game.
-        n_workers: processes to share them out over; 0 steps them here.
+        n_workers: processes beside this one; 0 steps all of them here.
 
     Raises:
         WorkerDiedError: from any method that needs a worker that is gone.
     """
 
     def __init__(self, n_envs: int, view: ViewConfig, training: TrainingOptions | None, n_workers: int) -> None:
-        self._example = make_env(view, training)
-        obs_shape = self._example.observation_space.shape
-        assert obs_shape is not None
-        size = BatchArrays.size(n_envs, obs_shape)
-        self._workers: list[_Worker] = []
-        self._here: EnvBatch | None = None
+        n_workers = min(n_workers, n_envs - 1)
+        size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
+        here, *others = (
+            range(int(share[0]), int(share[-1]) + 1) for share in np.array_split(np.arange(n_envs), n_workers + 1)
+        )
         self._closed = False
+        self._workers: list[_Worker] = []
         if n_workers == 0:
-            self._arrays = BatchArrays(bytearray(size), n_envs, obs_shape)
-            envs = [make_env(view, training) for _ in range(n_envs)]
-            self._here = EnvBatch(envs, self._arrays.obs, self._arrays.rewards, self._arrays.dones)
+            self._arrays = BatchArrays(bytearray(size), n_envs, 0, view.obs_shape)
         else:
             memory_fd = os.memfd_create("car_racing")
             os.ftruncate(memory_fd, size)
-            self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, obs_shape)
-            for indices in np.array_split(np.arange(n_envs), min(n_workers, n_envs)):
-                share = range(int(indices[0]), int(indices[-1]) + 1)
-                self._workers.append(_start_worker(WorkerSetup(n_envs, obs_shape, share, view, training), memory_fd))
+            self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, n_workers, view.obs_shape)
+            for number, share in enumerate(others):
+                setup = WorkerSetup(n_envs, n_workers, number, share, view, training)
+                self._workers.append(_Worker(setup, memory_fd, self._arrays.signals[number]))
             os.close(memory_fd)
-        super().__init__(n_envs, self._example.observation_space, self._example.action_space)
+        self._envs = [make_env(view, training) for _ in here]
+        self._batch = self._arrays.batch(self._envs, here)
+        super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the tracks of every environment, each from its own branch of `seed`; used by the next `reset`."""
@@ -101,24 +166,24 @@ class CarRacingVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> NDArray[np.uint8]:
-        if self._here is not None:
-            self._here.reset(self._seeds)
         for worker in self._workers:
-            worker.send(("reset", [self._seeds[i] for i in worker.envs]))
+            worker.request("reset", [self._seeds[i] for i in worker.envs])
+        self._batch.reset(self._seeds[: len(self._envs)])
         for worker in self._workers:
-            worker.receive()
+            worker.answer()
         self._reset_seeds()
         return self._arrays.obs.copy()
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         self._arrays.actions[:] = actions
         for worker in self._workers:
-            worker.send(("step", None))
+            worker.step()
 
     def step_wait(self) -> VecEnvStepReturn:
-        ended = self._here.step(self._arrays.actions) if self._here is not None else {}
+        ended = self._batch.step(self._arrays.actions)
         for worker in self._workers:
-            ended.update({worker.envs[i]: info for i, info in worker.receive().items()})
+            for i, info in (worker.answer() or {}).items():
+                ended[worker.envs[i]] = info
         infos = [ended.get(i, {}) for i in range(self.num_envs)]
         return self._arrays.obs.copy(), self._arrays.rewards.copy(), self._arrays.dones.copy(), infos
 
@@ -127,16 +192,12 @@ class CarRacingVecEnv(VecEnv):
         if self._closed:
             return
         self._closed = True
-        if self._here is not None:
-            self._here.close()
+        for env in self._envs:
+            env.close()
         for worker in self._workers:
-            worker.pipe.close()
+            worker.close()
         for worker in self._workers:
-            try:
-                worker.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.join()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         return self._call("get_attr", indices, attr_name)
@@ -151,17 +212,16 @@ class CarRacingVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         # Answered here: unpickling one of SB3's classes would make a worker import torch.
-        return [is_wrapped(self._example, wrapper_class)] * len(list(self._get_indices(indices)))
+        return [is_wrapped(self._envs[0], wrapper_class)] * len(list(self._get_indices(indices)))
 
     def _call(self, name: str, indices: VecEnvIndices, *args: Any) -> list[Any]:
         chosen = list(self._get_indices(indices))
-        if self._here is not None:
-            return [ENV_CALLS[name](self._here.envs[i], *args) for i in chosen]
-        results: dict[int, Any] = {}
+        results = {i: ENV_CALLS[name](self._envs[i], *args) for i in chosen if i < len(self._envs)}
         for worker in self._workers:
             mine = [i for i in chosen if i in worker.envs]
-            worker.send(("call", ([worker.envs.index(i) for i in mine], name, args)))
-            results.update(zip(mine, worker.receive(), strict=True))
+            if mine:
+                worker.request("call", ([worker.envs.index(i) for i in mine], name, args))
+                results.update(zip(mine, worker.answer(), strict=True))
         return [results[i] for i in chosen]
 
 
@@ -171,26 +231,10 @@ def make_vec_env(
     training: TrainingOptions | None = None,
     n_workers: int | None = None,
 ) -> CarRacingVecEnv:
-    """n environments; by default over as many workers as there are cores, at most one an environment.
+    """n environments, by default over all cores: this process and a worker for each other core.
 
-    On a single core, or with one environment, a worker would only add its own cost: they are stepped here.
+    `python -m benchmarks.env_speed` measures what the workers gain.
     """
     if n_workers is None:
-        cores = len(os.sched_getaffinity(0))
-        n_workers = min(cores, n_envs) if min(cores, n_envs) > 1 else 0
+        n_workers = len(os.sched_getaffinity(0)) - 1
     return CarRacingVecEnv(n_envs, view or ViewConfig(), training, n_workers)
-
-
-def _start_worker(setup: WorkerSetup, memory_fd: int) -> _Worker:
-    ours, theirs = Pipe()
-    # A fresh interpreter rather than a fork (torch's and Aim's threads do not survive one) or multiprocessing's spawn
-    # (which would import the training script, and torch with it, again).
-    process = subprocess.Popen(
-        [sys.executable, str(WORKER_SCRIPT), str(theirs.fileno()), str(memory_fd)],
-        pass_fds=(theirs.fileno(), memory_fd),
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
-    worker = _Worker(process, ours, setup.share)
-    worker.send(setup)
-    return worker

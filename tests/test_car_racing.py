@@ -243,8 +243,8 @@ def test_a_dead_worker_is_an_error_not_a_hang():
     try:
         env.seed(0)
         env.reset()
-        env._workers[1].process.kill()
-        env._workers[1].process.wait()
+        env._workers[0].process.kill()
+        env._workers[0].process.wait()
         with pytest.raises(WorkerDiedError, match=r"environments 1 to 1 .* died with exit code -9"):
             env.step(np.stack([GAS, GAS]))
     finally:
