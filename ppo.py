@@ -39,7 +39,7 @@ class PPOConfig:
     n_envs: int = setting(8, "environments driven side by side", minimum=1)
     n_steps: int = setting(256, "steps of each environment between two updates", minimum=2)
     batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
-    n_epochs: int = setting(6, "passes over the collected steps in an update", minimum=1)
+    n_epochs: int = setting(10, "passes over the collected steps in an update", minimum=1)
     learning_rate: float = setting(2.5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
     clip_range: float = setting(0.1, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
     ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)

@@ -1,0 +1,41 @@
+"""One policy, the same tracks, in the fast environment and in the stock one: does it drive the same?
+
+python -m benchmarks.same_driving --checkpoint checkpoints/<run>/best [--tracks 30]
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+
+import checkpoint
+import ppo
+from car_racing import make_env, make_stock_env
+from scoring import VALIDATION_TRACKS, drive
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--tracks", type=int, default=30)
+    options = parser.parse_args()
+    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint), torch.device("cpu"))
+    fast, stock = make_env(view), make_stock_env(view)
+    # From the end of the validation tracks: the first ones chose the checkpoint.
+    differences, returns = [], []
+    for track in VALIDATION_TRACKS[-options.tracks :]:
+        pair = [drive(driver, env, track) for env in (fast, stock)]
+        returns.append([result.episode_return for result in pair])
+        differences.append(returns[-1][0] - returns[-1][1])
+        print(f"track {track}: fast {returns[-1][0]:7.1f}  stock {returns[-1][1]:7.1f}  {differences[-1]:+7.1f}")
+    fast_mean, stock_mean = (statistics.fmean(column) for column in zip(*returns, strict=True))
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    print(
+        f"fast {fast_mean:.1f}, stock {stock_mean:.1f}; paired difference {mean:+.1f} +- {error:.1f} (standard error)"
+    )
+
+
+if __name__ == "__main__":
+    main()
