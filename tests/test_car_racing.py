@@ -1,5 +1,7 @@
 """The environment against the stock CarRacing-v3, driven literally: every frame drawn, wrapped by hand."""
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from car_racing import (
     TRAINING_TRACK_SEEDS,
     EpisodeStatistics,
+    FastCarRacing,
     TrainingOptions,
     ViewConfig,
     make_env,
@@ -44,19 +47,53 @@ def literal_steps(track, actions, action_repeat):
             return
 
 
+def assert_alike(fast, stock):
+    """The fast environment's own picture against the stock one."""
+    difference = np.abs(fast.astype(int) - stock)
+    assert difference.mean() < 2.0, "a single stack, zoom included; the mean over many is under 1"
+    assert (difference > 16).mean() < 0.02
+
+
 @pytest.mark.parametrize("action_repeat", [1, 3, 4])
-@pytest.mark.parametrize("factory", [make_env, make_stock_env])
-def test_same_game_as_the_stock_environment_with_every_frame_drawn(factory, action_repeat):
+@pytest.mark.parametrize(
+    ("factory", "assert_same_picture"), [(make_stock_env, np.testing.assert_array_equal), (make_env, assert_alike)]
+)
+def test_same_game_as_the_stock_environment_with_every_frame_drawn(factory, assert_same_picture, action_repeat):
     actions = np.random.default_rng(action_repeat).uniform(-1, 1, (25, 3)).astype(np.float32)
     env = factory(ViewConfig(action_repeat=action_repeat))
     reference = literal_steps(7, actions, action_repeat)
     obs, _ = env.reset(seed=7)
-    np.testing.assert_array_equal(obs, next(reference)[0])
+    assert_same_picture(obs, next(reference)[0])
     for action, (stack, reward, terminated, truncated) in zip(actions, reference, strict=True):
         obs, *outcome, info = env.step(action)
-        np.testing.assert_array_equal(obs, stack)
+        assert_same_picture(obs, stack)
         assert outcome == [reward, terminated, truncated]
         assert info["frames"] == action_repeat
+
+
+def test_frames_that_nobody_sees_change_nothing_that_is_seen():
+    """Drawing lazily at the end of a repeat gives exactly the picture that drawing every frame gives."""
+    lazy = make_env(ViewConfig(action_repeat=5))
+    eager = FastCarRacing()
+    lazy.reset(seed=7)
+    eager.reset(seed=7)
+    for action in np.random.default_rng(0).uniform(-1, 1, (40, 3)).astype(np.float32):
+        obs = lazy.step(action)[0]
+        for _ in range(5):
+            frame = eager.step(np.array([action[0], 0.5 * (action[1] + 1.0), 0.5 * (action[2] + 1.0)]))[0]
+        np.testing.assert_array_equal(obs[-1], frame)
+
+
+def test_in_colour_the_stack_holds_three_channels_a_frame():
+    for factory in (make_env, make_stock_env):
+        env = factory(ViewConfig(frame_stack=2, grayscale=False))
+        obs, _ = env.reset(seed=3)
+        assert obs.shape == env.observation_space.shape == (6, 84, 84)
+        np.testing.assert_array_equal(obs[:3], obs[3:])
+        later = env.step(GAS)[0]
+        np.testing.assert_array_equal(later[:3], obs[3:])
+        green, red = later[4, 10:60].mean(), later[3, 10:60].mean()
+        assert green > red + 20, "grass is green: RGB"
 
 
 def test_observation_and_action_spaces():
@@ -254,7 +291,26 @@ def test_a_dead_worker_is_an_error_not_a_hang():
 def test_an_exception_in_a_worker_names_itself():
     env = make_vec_env(2, n_workers=1)
     try:
-        with pytest.raises(WorkerDiedError, match="AssertionError"):
-            env.step(np.stack([GAS, GAS]))  # before any reset
+        env.seed(0)
+        env.reset()
+        env.set_attr("config", None, [1])
+        with pytest.raises(WorkerDiedError, match="environments 1 to 1 .* failed: AttributeError"):
+            env.step(np.stack([GAS, GAS]))
+    finally:
+        env.close()
+
+
+def test_a_worker_that_has_fallen_asleep_wakes_for_every_kind_of_request():
+    env = make_vec_env(2, n_workers=1)
+    try:
+        env.seed(0)
+        env.reset()
+        for _ in range(3):
+            time.sleep(0.05)  # far longer than a worker stays awake
+            env.step(np.stack([GAS, GAS]))
+            time.sleep(0.05)
+            assert env.get_attr("config") == [ViewConfig()] * 2
+        time.sleep(0.05)
+        env.reset()
     finally:
         env.close()
