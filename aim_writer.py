@@ -25,6 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
 
 EXPERIMENT = "CarRacing-v3"
+UNNAMED = "unnamed"
 # A run whose remote server has died can hang in close() for minutes.
 CLOSE_TIMEOUT_S = 15.0
 
@@ -40,15 +41,25 @@ class AimTracker:
         run_name: the run's name in Aim.
         params: plain nested values (numbers, strings, lists, dicts) to store on the run, by top-level key.
         run_hash: go on with this run instead of beginning a new one.
+
+    Attributes:
+        is_hung: whether closing the run did not come back. Aim would then hold up the end of the process too, and only
+            `os._exit` gets past that.
     """
 
     def __init__(self, repo: str | None, run_name: str, params: Mapping[str, Any], run_hash: str | None = None) -> None:
         self._run: Any = None
+        self._lock: int | None = None
         self._has_warned = False
+        self.is_hung = False
         if repo is None:
             return
         with self._no_raise("could not be opened"):
+            if run_hash is not None:
+                self._lock = _lock_run(repo, run_hash)
             self._run = _open_run(repo, run_hash)
+            if self._lock is None:
+                self._lock = _lock_run(repo, self._run.hash)
             self._run.name = run_name
         for key, value in params.items():
             self.set_param(key, value)
@@ -77,14 +88,20 @@ class AimTracker:
         """
         if self._run is None:
             return
+        name = str(name) or UNNAMED
         with self._no_raise(f"did not take {name!r}"):
             if isinstance(value, HParam):
                 self._run["hparams"] = {**self._run.get("hparams", {}), **_plain(value.hparam_dict)}
-                for metric, metric_value in value.metric_dict.items():
-                    self.track(metric_value, metric, step, context=context, epoch=epoch)
+                for key, metric_value in value.metric_dict.items():
+                    metric, metric_context = split_key(key)
+                    self.track(metric_value, metric, step, context=metric_context, epoch=epoch)
                 return
             is_finite, aim_value = _to_aim(value)
-            where = {"step": int(step), "epoch": None if epoch is None else int(epoch), "context": dict(context or {})}
+            where = {
+                "step": int(step),
+                "epoch": None if epoch is None else int(epoch),
+                "context": _plain(context or {}),
+            }
             if aim_value is not None:
                 self._run.track(aim_value, name=name, **where)
             if not is_finite:
@@ -114,7 +131,11 @@ class AimTracker:
         closing = threading.Thread(target=close, daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         if closing.is_alive():
+            self.is_hung = True
             self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
 
     def __enter__(self) -> Self:
@@ -224,7 +245,7 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
     subset, slash, name = str(key).partition("/")
     if slash and subset and name:
         return name, {"subset": subset}
-    return str(key).strip("/") or "unnamed", {}
+    return str(key).strip("/") or UNNAMED, {}
 
 
 def _open_run(repo: str, run_hash: str | None) -> Any:
@@ -246,6 +267,28 @@ def _open_run(repo: str, run_hash: str | None) -> Any:
     except MissingRunError:
         log.warning("Aim: run %s is not in %s; tracking goes on in a new run there", run_hash, repo)
         return aim.Run(experiment=EXPERIMENT, **options)
+
+
+def _lock_run(repo: str, run_hash: str) -> int | None:
+    """Hold a run for this process, until the descriptor is closed.
+
+    A second writer cannot open a live run, but in trying to takes away the live one's own lock file in Aim.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    if repo.startswith("aim://"):
+        return None
+    directory = Path(repo).resolve() / ".aim"
+    if not directory.is_dir():
+        return None
+    fd = os.open(directory / f"writer-{run_hash}.flock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise BlockingIOError(f"another process is writing run {run_hash}") from None
+    return fd
 
 
 @contextmanager

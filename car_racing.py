@@ -7,7 +7,8 @@ The game underneath is Gymnasium's, unchanged: physics, rewards, tracks and rand
 * what only training wants: endless fresh tracks, and an early end for a lost car (`TrainingRules`).
 
 A *step* is one decision of the agent, a *frame* one tick (1/50 s) of the game.
-It imports neither torch nor Stable-Baselines3, so that a worker process that only drives stays small.
+It imports neither torch nor Stable-Baselines3, so that a worker process that only drives stays small; the factory for n
+environments, `make_vec_env`, is therefore next door in `vec_env`.
 """
 
 import math
@@ -173,7 +174,7 @@ class TileColour:
 
 
 class FastCarRacing(CarRacing):
-    """CarRacing-v3 whose observation is drawn straight at the agent's size, some thirty times faster.
+    """CarRacing-v3 whose observation is drawn straight at the agent's size, forty times faster.
 
     Physics, rewards, tracks, random numbers and `render()` are the inherited ones; only the observation is drawn by
     `frame_renderer`: uint8 (84, 84), grey, or (84, 84, 3), RGB, close to the stock picture shrunk to that size.

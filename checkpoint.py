@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,12 @@ def save(run_directory: Path, name: str, meta: dict[str, Any], state: dict[str, 
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=run_directory))
     try:
         torch.save(state, temporary / STATE)
-        manifest = {"format_version": FORMAT_VERSION, "sha256": {STATE: _sha256(temporary / STATE)}, **meta}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "saved_at_ns": time.time_ns(),
+            "sha256": {STATE: _sha256(temporary / STATE)},
+            **meta,
+        }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for file in temporary.iterdir():
             _flush(file)
@@ -71,7 +77,7 @@ def save(run_directory: Path, name: str, meta: dict[str, Any], state: dict[str, 
 def save_step(run_directory: Path, step: int, meta: dict[str, Any], state: dict[str, Any]) -> Path:
     """Write the checkpoint of a time step and drop all but the newest `KEPT` of them."""
     path = save(run_directory, f"{STEP_PREFIX}{step:09d}", meta, state)
-    for old in _by_step(run_directory)[:-KEPT]:
+    for old in _by_age(run_directory)[:-KEPT]:
         shutil.rmtree(old)
     return path
 
@@ -86,7 +92,7 @@ def find(path: Path) -> Path:
         return path
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
-    steps = _by_step(path) if path.is_dir() else []
+    steps = _by_age(path) if path.is_dir() else []
     if not steps:
         raise CheckpointError(f"{path} holds no checkpoint ({MANIFEST} is missing)")
     return steps[-1]
@@ -94,7 +100,7 @@ def find(path: Path) -> Path:
 
 def holds_run(run_directory: Path) -> bool:
     """Whether a run has already saved checkpoints there."""
-    return run_directory.is_dir() and bool(_by_step(run_directory))
+    return run_directory.is_dir() and bool(_by_age(run_directory))
 
 
 def load(path: Path) -> Checkpoint:
@@ -108,6 +114,7 @@ def load(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         version = manifest.pop("format_version")
+        manifest.pop("saved_at_ns")
         checksum = manifest.pop("sha256")[STATE]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read ({error!r})") from None
@@ -126,10 +133,19 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest, state)
 
 
-def _by_step(run_directory: Path) -> list[Path]:
-    numbered = {path.name.removeprefix(STEP_PREFIX): path for path in run_directory.glob(f"{STEP_PREFIX}*")}
-    whole = [number for number, path in numbered.items() if number.isdigit() and (path / MANIFEST).is_file()]
-    return [numbered[number] for number in sorted(whole, key=int)]
+def _by_age(run_directory: Path) -> list[Path]:
+    """The run's step checkpoints, the one saved last at the end.
+
+    That need not be the one of the largest step: a run may have been resumed from an earlier one.
+    """
+    ages = {}
+    for path in run_directory.glob(f"{STEP_PREFIX}*"):
+        if (path / MANIFEST).is_file():
+            try:
+                ages[path] = int(json.loads((path / MANIFEST).read_text())["saved_at_ns"])
+            except (OSError, ValueError, KeyError, TypeError):
+                ages[path] = 0  # damaged: `load` says so, if it comes to that
+    return sorted(ages, key=lambda path: (ages[path], path.name))
 
 
 def _put_in_place(new: Path, final: Path) -> None:

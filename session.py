@@ -3,6 +3,7 @@
 Nothing here knows PPO or SAC; the training scripts wire these parts to their agents.
 """
 
+import fcntl
 import os
 import platform
 import shlex
@@ -118,6 +119,27 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
             f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
         )
     return directory
+
+
+def lock_directory(directory: Path) -> int:
+    """Make a run's checkpoint directory and hold it for this process, for as long as the process lives.
+
+    Raises:
+        SettingError: if another training holds it, or it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise SettingError(f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise SettingError(
+            f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+        ) from None
+    return fd
 
 
 def describe_run() -> dict[str, Any]:

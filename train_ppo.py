@@ -1,11 +1,13 @@
 """Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
 
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
@@ -25,6 +27,7 @@ from session import (
     default_run_name,
     describe_run,
     evaluation_metrics,
+    lock_directory,
     python_command,
     resolve_device,
 )
@@ -96,9 +99,8 @@ class TrainingLoop(BaseCallback):
         self.tracker = tracker
         self.stop = stop
         self.bar = bar
-        self.episodes = AimEpisodeCallback(
-            AimWriter(tracker, RENAMES), 0 if job.resumed is None else job.resumed.meta["episodes"]
-        )
+        self._resumed_meta = {} if job.resumed is None else job.resumed.meta
+        self.episodes = AimEpisodeCallback(AimWriter(tracker, RENAMES), self._resumed_meta.get("episodes", 0))
         self.latest_checkpoint: Path | None = None
         self.ppo: PPO
         self._n_updates_seen = 0
@@ -121,6 +123,10 @@ class TrainingLoop(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._after_update(is_last=self.stop.received is None)
+        self.save_if_ahead()
+
+    def save_if_ahead(self) -> None:
+        """Save a checkpoint, unless the latest one is of this very step."""
         if self._latest_save != self.num_timesteps:
             self._save_step()
 
@@ -160,7 +166,7 @@ class TrainingLoop(BaseCallback):
             "frames": self.num_timesteps * self.job.config.action_repeat,
             "episodes": self.episodes.n_episodes,
             **self.evaluator.state(),
-            "aim_run": self.tracker.run_hash,
+            "aim_run": self.tracker.run_hash or self._resumed_meta.get("aim_run"),
             **describe_run(),
         }
         try:
@@ -176,41 +182,52 @@ class TrainingLoop(BaseCallback):
 
 
 def train(job: Job) -> int:
-    """Train to the end or to a stop signal, and return the exit code."""
+    """Train to the end or to a stop signal, and return the exit code.
+
+    Raises:
+        SettingError: if the checkpoint directory cannot be had.
+        WorkerDiedError: if an environment's worker is gone; what was learnt until then is saved.
+    """
     config, options, resumed = job.config, job.options, job.resumed
-    env = make_training_env(config)
-    model = make_model(config, env, resolve_device(options.device))
-    evaluator = Evaluator(make_env(config.view), options.eval_tracks, best=None)
-    if resumed is not None:
-        restore(model, resumed.state, config.seed)
-        evaluator.best = None if resumed.meta["best"] is None else BestScore(**resumed.meta["best"])
+    device = resolve_device(options.device)
+    lock_directory(job.directory)
     start = time.perf_counter()
-    with (
-        StopSignal() as stop,
-        _open_tracker(job) as tracker,
-        ProgressBar(config.total_timesteps, model.num_timesteps, config.action_repeat) as bar,
-    ):
-        loop = TrainingLoop(job, evaluator, tracker, stop, bar)
-        try:
-            model.learn(
-                config.total_timesteps - model.num_timesteps,
-                callback=CallbackList([loop, loop.episodes]),
-                log_interval=None,  # type: ignore[arg-type]
-                reset_num_timesteps=False,
-            )
-        finally:
-            env.close()
+    with StopSignal() as stop, _open_tracker(job, device) as tracker:
+        env = make_training_env(config)
+        model = make_model(config, env, device)
+        evaluator = Evaluator(make_env(config.view), options.eval_tracks, best=None)
+        if resumed is not None:
+            restore(model, resumed.state, config.seed)
+            # A run that moves to another directory leaves its best behind, and finds a best of its own there.
+            if resumed.meta["best"] is not None and (job.directory / checkpoint.BEST).exists():
+                evaluator.best = BestScore(**resumed.meta["best"])
+        with ProgressBar(config.total_timesteps, model.num_timesteps, config.action_repeat) as bar:
+            loop = TrainingLoop(job, evaluator, tracker, stop, bar)
+            try:
+                model.learn(
+                    config.total_timesteps - model.num_timesteps,
+                    callback=CallbackList([loop, loop.episodes]),
+                    log_interval=None,  # type: ignore[arg-type]
+                    reset_num_timesteps=False,
+                )
+            except WorkerDiedError:
+                loop.save_if_ahead()
+                raise
+            finally:
+                env.close()
         run_hash = tracker.run_hash
         tracker.close("finished" if stop.received is None else "stopped")
-    print(_summary(job, loop, run_hash, minutes=(time.perf_counter() - start) / 60))
+    print(_summary(job, loop, run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
+    if tracker.is_hung:
+        os._exit(stop.exit_code)
     return stop.exit_code
 
 
-def _open_tracker(job: Job) -> AimTracker:
+def _open_tracker(job: Job, device: torch.device) -> AimTracker:
     params: dict[str, Any] = {
         "agent": AGENT,
         "hparams": asdict(job.config),
-        "checkpoint_dir": str(job.directory),
+        "run": {**asdict(job.options), "checkpoint_dir": str(job.directory), "device": str(device)},
         **describe_run(),
     }
     run_hash = None if job.resumed is None else job.resumed.meta["aim_run"]
@@ -222,19 +239,20 @@ def _summary(job: Job, loop: TrainingLoop, run_hash: str | None, minutes: float)
     best = loop.evaluator.best
     repo = job.options.aim_repo
     best_path = job.directory / checkpoint.BEST
-    to_score = best_path if best is not None else loop.latest_checkpoint
     lines = [
         f"{'Trained' if loop.stop.received is None else 'Stopped'} at {steps:,} steps "
         f"({steps * job.config.action_repeat:,} frames) after {minutes:.1f} minutes.",
         f"Last evaluation: {loop.evaluator.latest or 'none yet'}",
         "Best evaluation: none yet" if best is None else f"Best evaluation: {best.mean:.1f} at step {best.step:,}",
-        f"Checkpoint:      {loop.latest_checkpoint}" + ("" if best is None else f" (best: {best_path})"),
+        f"Checkpoint:      {loop.latest_checkpoint or 'none yet'}" + ("" if best is None else f" (best: {best_path})"),
         f"Aim run:         {run_hash} in {repo}" if run_hash else "Aim run:         none",
-        f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}",
     ]
+    if best is not None or loop.latest_checkpoint is not None:
+        to_score = loop.latest_checkpoint if best is None else best_path
+        lines.append(f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}")
     if run_hash and not repo.startswith("aim://"):
         lines.append("Watch it:        make ui" + ("" if repo == "." else f" REPO={repo}"))
-    if loop.stop.received is not None:
+    if loop.stop.received is not None and checkpoint.holds_run(job.directory):
         lines.append(f"Go on:           {python_command()} train_ppo.py --resume {job.directory}")
     return "\n".join(lines)
 
@@ -246,8 +264,11 @@ def main() -> None:
         fail(str(error))
     try:
         sys.exit(train(job))
+    except SettingError as error:
+        fail(str(error))
     except WorkerDiedError as error:
-        sys.exit(f"train_ppo.py: {error}; go on with --resume {job.directory}")
+        way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
+        sys.exit(f"train_ppo.py: {error}{way_on}")
 
 
 if __name__ == "__main__":

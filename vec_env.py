@@ -37,6 +37,8 @@ from env_worker import (
 )
 
 WORKER_SCRIPT = Path(__file__).with_name("env_worker.py")
+# More would take a training with eight environments past the 1.2 GB that a small laptop has to spare.
+MAX_WORKERS = 5
 # Between two looks for an answer, once waiting for it takes long; and between two looks whether the worker lives.
 NAP_S = 5e-5
 LIFE_CHECK_S = 0.2
@@ -231,10 +233,10 @@ def make_vec_env(
     training: TrainingOptions | None = None,
     n_workers: int | None = None,
 ) -> CarRacingVecEnv:
-    """n environments, by default over all cores: this process and a worker for each other core.
+    """n environments, by default over all cores: this process and a worker for each other core, up to `MAX_WORKERS`.
 
     `python -m benchmarks.env_speed` measures what the workers gain.
     """
     if n_workers is None:
-        n_workers = len(os.sched_getaffinity(0)) - 1
+        n_workers = min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS)
     return CarRacingVecEnv(n_envs, view or ViewConfig(), training, n_workers)

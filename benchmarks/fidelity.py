@@ -82,6 +82,7 @@ class Comparison:
         share_off_by_16: share of the pixels that differ by more than 16 levels.
         worst_frame: the largest mean absolute difference of one frame.
         share_black: share of the frames that show the black beyond the field.
+        share_kerb: share of the frames that show a kerb.
         n_visited: tiles visited on the way.
     """
 
@@ -90,13 +91,15 @@ class Comparison:
     share_off_by_16: float
     worst_frame: float
     share_black: float
+    share_kerb: float
     n_visited: int
 
     def __str__(self) -> str:
         return (
             f"{self.n_frames} frames: mean absolute difference {self.mean_difference:.3f}, "
             f"{self.share_off_by_16:.3%} of the pixels off by more than 16, worst frame {self.worst_frame:.2f}; "
-            f"{self.share_black:.1%} of the frames show the field's edge, {self.n_visited} tiles visited"
+            f"{self.share_black:.1%} of the frames show the field's edge, {self.share_kerb:.1%} a kerb, "
+            f"{self.n_visited} tiles visited"
         )
 
 
@@ -119,7 +122,7 @@ def frame_pairs(
 
 def compare(seeds: Iterable[int], n_frames: int, grayscale: bool = True, domain_randomize: bool = False) -> Comparison:
     """Compare both environments' frames over episodes of every driver, one a seed and driver."""
-    means, shares, black = [], [], []
+    means, shares, black, kerb = [], [], [], []
     n_visited = 0
     for seed in seeds:
         for make_driver in DRIVERS.values():
@@ -131,6 +134,9 @@ def compare(seeds: Iterable[int], n_frames: int, grayscale: bool = True, domain_
                 means.append(difference.mean())
                 shares.append((difference > 16).mean())
                 black.append((stock[:72] <= 3).mean() > 0.05)
+                # Nothing above the indicators but a kerb's white is so bright, unless colours are randomised.
+                darkest_channel = stock[:72] if grayscale else stock[:72].min(axis=-1)
+                kerb.append((darkest_channel > 200).any())
             n_visited += visited[-1]
     return Comparison(
         len(means),
@@ -138,6 +144,7 @@ def compare(seeds: Iterable[int], n_frames: int, grayscale: bool = True, domain_
         float(np.mean(shares)),
         float(np.max(means)),
         float(np.mean(black)),
+        float(np.mean(kerb)),
         n_visited,
     )
 

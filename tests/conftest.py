@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import aim
+import pytest
 from aim.sdk.index_manager import RepoIndexManager
 
 
@@ -26,3 +27,14 @@ def read_closed(repo_path, run_hash):
     run = repo.get_run(run_hash)
     assert run is not None, "the run cannot be found in its repository"
     return run
+
+
+@pytest.fixture
+def show(capsys):
+    """Print a figure that belongs in the test's log, whether the test passes or not."""
+
+    def say(figure):
+        with capsys.disabled():
+            print(f"\n{figure}")
+
+    return say

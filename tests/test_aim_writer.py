@@ -1,7 +1,10 @@
 """The Aim writer, tested by reading the repository back."""
 
 import logging
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ from aim_writer import AimEpisodeCallback, AimTracker, AimWriter, split_key
 from beta_policy import BetaActorCriticPolicy
 from car_racing import EpisodeStatistics
 
+ROOT = Path(__file__).parent.parent
 UPDATE_METRICS = (
     "policy_loss",
     "value_loss",
@@ -141,6 +145,7 @@ def test_hparams_of_sb3_join_the_runs(tmp_path):
     with AimTracker(str(tmp_path), "test", {"hparams": {"seed": 1}}) as tracker:
         AimWriter(tracker).write({"hparam": HParam({"lr": 0.1}, {"eval/score": 5.0})}, {}, step=2)
         assert tracker._run["hparams"] == {"seed": 1, "lr": 0.1}
+        assert read_metrics(tracker._run) == {("score", "eval"): {2: 5.0}}
 
 
 def test_parameters_of_any_type_are_stored_plainly(tmp_path):
@@ -224,6 +229,91 @@ def test_a_value_that_cannot_be_tracked_is_named_once(tracker, caplog):
     assert read_metrics(tracker._run) == {("good", None): {0: 1.0, 1: 1.0, 2: 1.0}}
 
 
+def test_names_contexts_and_steps_that_aim_cannot_take_are_mended(tracker, caplog):
+    tracker.track(1.0, "", np.int64(3), context={"index": np.int64(2)}, epoch=np.int64(7))
+    metric = next(metric for metric in tracker._run.metrics() if metric.name == "unnamed")
+    assert metric.context.to_dict() == {"index": 2}
+    steps, (values, epochs, _) = metric.data.items_list()
+    assert (steps, values, epochs) == ([3], [1.0], [7])
+    assert not caplog.records
+
+
+SECOND_PROCESS = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from aim_writer import AimTracker\n"
+    "tracker = AimTracker(sys.argv[2], 'test', {}, sys.argv[3])\n"
+    "tracker.track(9.0, 'x', 9); tracker.close('finished')"
+)
+
+
+def test_a_second_writer_leaves_a_live_run_alone(tracker, tmp_path):
+    """Aim itself would refuse the second one too, but only after it took away the first one's lock and progress."""
+    tracker.track(1.0, "x", 1)
+    files = sorted(path for path in (tmp_path / ".aim").rglob(f"*{tracker.run_hash}*") if path.is_file())
+    command = [sys.executable, "-c", SECOND_PROCESS, str(ROOT), str(tmp_path), tracker.run_hash]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "another process is writing run" in second.stderr
+    assert files == sorted(path for path in (tmp_path / ".aim").rglob(f"*{tracker.run_hash}*") if path.is_file())
+    tracker.track(2.0, "x", 2)
+    assert read_metrics(tracker._run) == {("x", None): {1: 1.0, 2: 2.0}}
+
+
+def test_a_run_whose_process_was_killed_can_be_resumed(tmp_path):
+    code = SECOND_PROCESS.split("\n")[0] + (
+        "\nimport os, signal\n"
+        "tracker = AimTracker(sys.argv[2], 'test', {}); tracker.track(1.0, 'x', 1)\n"
+        "print(tracker.run_hash, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    run_hash = killed.stdout.strip()
+    with AimTracker(str(tmp_path), "test", {}, run_hash) as resumed:
+        assert resumed.run_hash == run_hash
+        resumed.track(2.0, "x", 2)
+    run = read_closed(tmp_path, run_hash)
+    assert read_metrics(run) == {("x", None): {1: 1.0, 2: 2.0}}
+    assert run["status"] == "finished"
+
+
+def test_a_server_that_dies_neither_ends_nor_holds_up_a_training(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    aim_command = Path(sys.executable).with_name("aim")
+    subprocess.run([aim_command, "init", "--repo", tmp_path], check=True, capture_output=True)
+    server = subprocess.Popen(
+        [aim_command, "server", "--host", "127.0.0.1", "--port", str(port), "--repo", tmp_path, "-y"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import aim_writer\n"
+        "aim_writer.CLOSE_TIMEOUT_S = 2.0\n"
+        "tracker = aim_writer.AimTracker(sys.argv[2], 'test', {}); tracker.track(1.0, 'x', 1)\n"
+        "print(tracker.run_hash, flush=True); sys.stdin.readline()\n"
+        "tracker.track(2.0, 'x', 2); tracker.close('finished'); print(tracker.is_hung, flush=True)\n"
+        "os._exit(3) if tracker.is_hung else sys.exit(3)"
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        client = subprocess.Popen(
+            [sys.executable, "-c", code, str(ROOT), f"aim://127.0.0.1:{port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert len(client.stdout.readline().strip()) == 24, "no run on the server"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    _, errors = client.communicate("\n", timeout=40)
+    assert client.returncode == 3, errors
+
+
 def test_close_that_hangs_is_left_behind(tracker, monkeypatch, caplog):
     monkeypatch.setattr(aim_writer, "CLOSE_TIMEOUT_S", 0.1)
     real_close = tracker._run.close
@@ -240,9 +330,9 @@ def test_processes_may_create_one_repository_together(tmp_path):
         "with AimTracker(sys.argv[2], 'test', {}) as tracker: tracker.track(1.0, 'x', 1)\n"
         "assert not tracker._has_warned"
     )
-    root = str(Path(__file__).parent.parent)
     racers = [
-        subprocess.Popen([sys.executable, "-c", code, root, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", code, str(ROOT), str(tmp_path)], stderr=subprocess.PIPE)
+        for _ in range(3)
     ]
     for racer in racers:
         _, errors = racer.communicate(timeout=120)

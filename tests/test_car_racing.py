@@ -294,7 +294,7 @@ def test_an_exception_in_a_worker_names_itself():
         env.seed(0)
         env.reset()
         env.set_attr("config", None, [1])
-        with pytest.raises(WorkerDiedError, match="environments 1 to 1 .* failed: AttributeError"):
+        with pytest.raises(WorkerDiedError, match=r"environments 1 to 1 .* failed: AttributeError"):
             env.step(np.stack([GAS, GAS]))
     finally:
         env.close()

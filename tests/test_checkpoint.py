@@ -28,15 +28,22 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert_state(loaded.state)
 
 
-def test_a_directory_means_its_newest_step_and_old_ones_go(tmp_path):
+def test_a_directory_means_what_was_saved_last_and_old_ones_go(tmp_path):
     assert not checkpoint.holds_run(tmp_path)
     checkpoint.save(tmp_path, checkpoint.BEST, META, STATE)
-    for step in (5, 900_000_000, 1_000, 2_000_000_000, 20):
+    for step in (5, 1_000, 900_000_000, 2_000_000_000):
         checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step})
     assert checkpoint.holds_run(tmp_path)
     assert checkpoint.load(tmp_path).state["steps"] == 2_000_000_000
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["best", "step_000001000", "step_2000000000", "step_900000000"]
+
+
+def test_a_run_resumed_from_an_earlier_step_keeps_what_it_saves(tmp_path):
+    for step in (100, 125, 150, 75):
+        path = checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step})
+        assert path.exists()
+        assert checkpoint.load(tmp_path).state["steps"] == step
 
 
 def test_saving_again_under_a_name_replaces_it(tmp_path):

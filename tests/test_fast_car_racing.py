@@ -1,13 +1,16 @@
 """The fast environment against the stock one: the same game to the last bit, the same picture within a grey level."""
 
+import gc
 import pickle
 
 import cv2
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers import TimeLimit
 
 from benchmarks.fidelity import DRIVERS, compare
 from car_racing import FAST_ID, FastCarRacing, stock_colour_frame, stock_frame
@@ -50,46 +53,50 @@ def physical_state(env):
     )
 
 
-def test_bit_equal_to_the_stock_game_over_a_hundred_seeds():
+def test_bit_equal_to_the_stock_game_over_a_hundred_seeds(show):
     fast, stock = FastCarRacing(draws_every_frame=False), UndrawnCarRacing()
-    frames = endings = 0
+    fast_env, stock_env = TimeLimit(fast, 1000), TimeLimit(stock, 1000)
+    frames = terminations = truncations = 0
     for seed in range(N_SEEDS):
         driver = DRIVERS[list(DRIVERS)[seed % len(DRIVERS)]](seed)
-        _, fast_info = fast.reset(seed=seed)
-        _, stock_info = stock.reset(seed=seed)
+        _, fast_info = fast_env.reset(seed=seed)
+        _, stock_info = stock_env.reset(seed=seed)
         assert fast_info == stock_info
         assert fast.track == stock.track
         for i in range(1000 if seed % 20 == 1 else 250):
             action = driver(i, stock)
-            _, *fast_outcome = fast.step(action)
-            _, *stock_outcome = stock.step(action)
+            _, *fast_outcome = fast_env.step(action)
+            _, *stock_outcome = stock_env.step(action)
             assert fast_outcome == stock_outcome, f"seed {seed}, frame {i}"
             frames += 1
             if i % 25 == 0 or stock_outcome[1]:
                 assert physical_state(fast) == physical_state(stock), f"seed {seed}, frame {i}"
-            if stock_outcome[1]:
-                endings += 1
+            terminations += stock_outcome[1]
+            truncations += stock_outcome[2]
+            if stock_outcome[1] or stock_outcome[2]:
                 break
         assert physical_state(fast) == physical_state(stock), f"seed {seed}"
         assert fast.np_random.bit_generator.state == stock.np_random.bit_generator.state
-    print(f"\nbit-equal over {N_SEEDS} seeds, {frames} frames, {endings} terminations")
-    assert endings > 0, "no episode terminated"
+    show(f"bit-equal over {N_SEEDS} seeds, {frames} frames, {terminations} terminations, {truncations} truncations")
+    assert terminations > 0, "no episode terminated"
+    assert truncations > 0, "no episode was truncated"
 
 
 @pytest.mark.parametrize("grayscale", [True, False])
-def test_the_picture_is_the_stock_one_within_a_level(grayscale):
+def test_the_picture_is_the_stock_one_within_a_level(grayscale, show):
     """Over the first second's zoom, driving, spinning, kerbs, visited tiles and the field's black edge."""
     found = compare(seeds=range(6), n_frames=160, grayscale=grayscale)
-    print(f"\n{'grey' if grayscale else 'colour'}: {found}")
+    show(f"{'grey' if grayscale else 'colour'}: {found}")
     assert found.mean_difference <= 1.0
     assert found.share_off_by_16 <= 0.01
     assert found.share_black > 0.02, "the field's edge was not in the picture"
+    assert found.share_kerb > 0.05, "hardly a kerb was in the picture"
     assert found.n_visited > 50, "hardly a tile was visited"
 
 
-def test_the_picture_with_randomised_colours():
+def test_the_picture_with_randomised_colours(show):
     found = compare(seeds=range(3), n_frames=80, grayscale=True, domain_randomize=True)
-    print(f"\nrandomised colours: {found}")
+    show(f"randomised colours: {found}")
     assert found.mean_difference <= 1.0
     assert found.share_off_by_16 <= 0.01
 
@@ -138,6 +145,28 @@ def test_every_indicator_is_read_off_the_picture():
         stock_moved = np.abs(stock_after - stock_before)
         assert stock_moved.max() > 10, name
         np.testing.assert_allclose(fast_after - fast_before, stock_after - stock_before, atol=8, err_msg=name)
+
+
+def test_steering_is_read_off_the_picture():
+    fast, stock = FastCarRacing(), CarRacing()
+    fast.reset(seed=0)
+    stock.reset(seed=0)
+    steering_place = (slice(76, 80), slice(34, 50))
+    for steer in (1.0, -1.0):
+        for _ in range(20):
+            fast_obs, stock_obs = (env.step(np.array([steer, 0.0, 0.0]))[0] for env in (fast, stock))
+        fast_bar, stock_bar = fast_obs[steering_place].astype(int), stock_frame(stock_obs)[steering_place].astype(int)
+        assert stock_bar.max() > 100, "the bar is not where this test looks"
+        np.testing.assert_allclose(fast_bar, stock_bar, atol=8)
+
+
+def test_a_window_for_people_can_be_opened():
+    env = gym.make(FAST_ID, render_mode="human")
+    env.reset(seed=0)
+    for _ in range(3):
+        obs = env.step(np.array([0.0, 1.0, 0.0]))[0]
+    assert obs.shape == (84, 84)
+    env.close()
 
 
 def test_observations_of_step_are_the_callers_own():
@@ -192,3 +221,21 @@ def test_grey_is_the_grey_of_the_colours():
         difference = np.abs(grey_obs.astype(int) - cv2.cvtColor(colour_obs, cv2.COLOR_RGB2GRAY))
         assert difference.max() <= 2
         grey_obs, colour_obs = (env.step(np.array([0.1, 0.5, 0.0]))[0] for env in (grey_env, colour_env))
+
+
+def test_resets_leave_nothing_behind():
+    env = FastCarRacing()
+    process = psutil.Process()
+
+    def memory_after(n_resets):
+        for seed in range(n_resets):
+            env.reset(seed=seed)
+            env.step(np.array([0.0, 1.0, 0.0]))
+        gc.collect()
+        return process.memory_info().rss
+
+    before = memory_after(100)
+    n_bodies = env.world.bodyCount
+    after = memory_after(300)
+    assert env.world.bodyCount <= n_bodies + 150, "bodies of old tracks are still in the world"
+    assert after - before < 8 * 2**20

@@ -21,8 +21,9 @@ import ppo
 import train_ppo
 from checkpoint import CheckpointError
 from ppo import PPOConfig
-from session import StopSignal
+from session import StopSignal, lock_directory
 from settings import SettingError
+from vec_env import MAX_WORKERS, CarRacingVecEnv, WorkerDiedError
 
 ROOT = Path(__file__).parent.parent
 SMALL = shlex.split(
@@ -193,11 +194,9 @@ def test_a_signal_saves_closes_and_leaves_no_worker(tmp_path, number, code):
     process = subprocess.Popen(
         [*command, "--checkpoint-dir", "run"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    n_workers = min(4, len(os.sched_getaffinity(0)), MAX_WORKERS + 1) - 1
     deadline = time.monotonic() + 120
-    while (
-        len(psutil.Process(process.pid).children()) < min(2, len(os.sched_getaffinity(0)))
-        and time.monotonic() < deadline
-    ):
+    while len(psutil.Process(process.pid).children()) < n_workers and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(6)  # into the training
     workers = psutil.Process(process.pid).children()
@@ -236,7 +235,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from vec_env import make_vec_env\n"
-        "env = make_vec_env(2, n_workers=2); env.reset(); print('ready', flush=True); time.sleep(60)"
+        "env = make_vec_env(3, n_workers=2); env.reset(); print('ready', flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(ROOT)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
@@ -279,15 +278,74 @@ def test_bad_flags_are_named_before_anything_is_created(tmp_path, monkeypatch, a
     assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_cuda_without_one_is_one_line_and_exit_code_2(tmp_path):
-    done = run_script("train_ppo.py", "--device", "cuda", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == (
-        "train_ppo.py: --device cuda: this machine has 0 CUDA devices that torch can use; give --device cpu or auto\n"
-    )
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--n-envs", "0"], "--n-envs must be at least 1, not 0"),
+        (
+            ["--batch-size", "1000"],
+            "--batch-size 1000 does not divide --n-envs 8 x --n-steps 256 = 2048; give one that does",
+        ),
+        (["--resume", "nowhere"], "there is no checkpoint at nowhere"),
+        (
+            ["--checkpoint-dir", "/proc/run"],
+            "--checkpoint-dir /proc/run: /proc cannot be written to; name another place",
+        ),
+        pytest.param(
+            ["--device", "cuda"],
+            "--device cuda: this machine has 0 CUDA devices that torch can use; give --device cpu or auto",
+            marks=NO_GPU,
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path, argv, line):
+    done = run_script("train_ppo.py", *argv, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"train_ppo.py: {line}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_two_trainings_cannot_share_a_directory(tmp_path):
+    fd = lock_directory(tmp_path)
+    with pytest.raises(SettingError, match="in use by another training"):
+        lock_directory(tmp_path)
+    os.close(fd)
+    os.close(lock_directory(tmp_path))
+
+
+def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    real_step_wait, calls = CarRacingVecEnv.step_wait, []
+
+    def dying(self):
+        calls.append(self)
+        if len(calls) == 40:
+            raise WorkerDiedError("the worker of environments 1 to 1 (process 7) died with exit code -9")
+        return real_step_wait(self)
+
+    monkeypatch.setattr(CarRacingVecEnv, "step_wait", dying)
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *SMALL, "--total-timesteps", "999", "--checkpoint-dir", "run"])
+    with pytest.raises(SystemExit) as exit_:
+        train_ppo.main()
+    assert str(exit_.value).endswith("died with exit code -9; go on with --resume run")
+    meta = checkpoint.load(tmp_path / "run").meta
+    assert meta["steps"] == 78
+    assert read_closed(tmp_path, meta["aim_run"])["status"] == "failed"
+
+
+def test_resuming_into_another_directory_finds_a_best_of_its_own(trained, tmp_path):
+    place, _ = trained
+    args = ("--resume", place / "checkpoints" / "small", "--checkpoint-dir", "moved", "--total-timesteps", 10**6)
+    job_args = [*map(str, args)]
+    job = train_ppo.prepare([*job_args[:-1], str(checkpoint.load(place / "checkpoints" / "small").meta["steps"] + 32)])
+    assert job.directory == Path("moved")
+    done = run_script("train_ppo.py", *job_args[:-1], job.config.total_timesteps, *FREQS, "--no-aim", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = checkpoint.load(tmp_path / "moved" / "best")
+    assert loaded.meta["steps"] == job.config.total_timesteps
+    assert loaded.meta["aim_run"] is not None, "a leg without Aim does not lose the run"
 
 
 def test_a_read_only_directory_is_refused(tmp_path, monkeypatch):
