@@ -58,7 +58,8 @@ class AimTracker:
             if run_hash is not None:
                 self._lock = _lock_run(repo, run_hash)
             self._run = _open_run(repo, run_hash)
-            if self._lock is None:
+            if self._run.hash != run_hash:
+                self._release_lock()
                 self._lock = _lock_run(repo, self._run.hash)
             self._run.name = run_name
         for key, value in params.items():
@@ -131,9 +132,7 @@ class AimTracker:
         closing = threading.Thread(target=close, daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._release_lock()
         if closing.is_alive():
             self.is_hung = True
             self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
@@ -143,6 +142,11 @@ class AimTracker:
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         self.close("finished" if error_type is None else "failed")
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @contextmanager
     def _no_raise(self, what_failed: str) -> Iterator[None]:

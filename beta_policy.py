@@ -80,7 +80,8 @@ class BetaDistributionWrapper(Distribution):
         Where softplus has underflowed and alpha = beta = 1, every action is as likely, and the middle is returned.
         """
         alpha, beta = self.distribution.concentration1, self.distribution.concentration0
-        excess = alpha + beta - 2.0
+        # Not alpha + beta - 2, which rounds so coarsely near 2 that the mode could leave the range.
+        excess = (alpha - 1.0) + (beta - 1.0)
         is_uniform = excess <= 0.0
         mode = (alpha - 1.0) / torch.where(is_uniform, 1.0, excess)
         return _to_action(torch.where(is_uniform, 0.5, mode))

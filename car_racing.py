@@ -486,8 +486,3 @@ class EnvBatch:
                 obs, _ = env.reset()
             self._obs[i], self._rewards[i], self._dones[i] = obs, reward, done
         return ended
-
-    def close(self) -> None:
-        """Close every environment."""
-        for env in self.envs:
-            env.close()

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -56,7 +57,10 @@ def save(run_directory: Path, name: str, meta: dict[str, Any], state: dict[str, 
     final = run_directory / name
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=run_directory))
     try:
-        torch.save(state, temporary / STATE)
+        # Through memory: torch's own writer answers a full disk with a RuntimeError.
+        serialised = io.BytesIO()
+        torch.save(state, serialised)
+        (temporary / STATE).write_bytes(serialised.getbuffer())
         manifest = {
             "format_version": FORMAT_VERSION,
             "saved_at_ns": time.time_ns(),
@@ -88,10 +92,13 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    if (path / MANIFEST).is_file():
-        return path
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        if (path / MANIFEST).is_file():
+            return path
+        if not path.exists():
+            raise CheckpointError(f"there is no checkpoint at {path}")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be looked into ({error.strerror})") from None
     steps = _by_age(path) if path.is_dir() else []
     if not steps:
         raise CheckpointError(f"{path} holds no checkpoint ({MANIFEST} is missing)")
@@ -114,7 +121,7 @@ def load(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         version = manifest.pop("format_version")
-        manifest.pop("saved_at_ns")
+        manifest.pop("saved_at_ns", None)
         checksum = manifest.pop("sha256")[STATE]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read ({error!r})") from None

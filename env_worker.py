@@ -156,8 +156,8 @@ def _read(pipe: Connection) -> Any:
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a stop means is for the parent to decide; this process ends with the pipe.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe_fd, memory_fd = (int(arg) for arg in sys.argv[1:3])
     try:
         serve(Connection(pipe_fd), memory_fd)

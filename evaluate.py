@@ -1,6 +1,8 @@
 """Score a checkpoint on unseen tracks of the unmodified CarRacing-v3."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -38,37 +40,54 @@ class EvaluateOptions:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
 
 
-def load_driver(path: Path) -> tuple[Driver, ViewConfig]:
+def load_driver(loaded: Checkpoint) -> tuple[Driver, ViewConfig]:
     """The driver that a checkpoint of any of this project's agents holds.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is none in it.
     """
-    loaded = checkpoint.load(path)
     agent = loaded.meta.get("agent")
     if agent not in LOADERS:
         raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent}); known are {', '.join(LOADERS)}")
     return LOADERS[agent](loaded, torch.device("cpu"))
 
 
-def drive_stock(path: Path, track: int) -> TrackResult:
-    """One track in a worker process. One thread and one track at a time: the same numbers on any number of cores."""
+class _Process:
+    """What a worker process keeps from track to track."""
+
+    driver: Driver
+    view: ViewConfig
+
+
+def _start_process(loaded: Checkpoint) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # One thread and one track at a time: the same numbers on any number of cores.
     torch.set_num_threads(1)
-    driver, view = load_driver(path)
-    env = make_stock_env(view)
+    _Process.driver, _Process.view = load_driver(loaded)
+
+
+def _drive_stock(track: int) -> TrackResult:
+    env = make_stock_env(_Process.view)
     try:
-        return drive(driver, env, track)
+        return drive(_Process.driver, env, track)
     finally:
         env.close()
 
 
-def evaluate(path: Path, n_tracks: int) -> Score:
-    """Score a checkpoint on the first `n_tracks` scoring tracks, over all cores, with a progress bar."""
+def evaluate(loaded: Checkpoint, n_tracks: int) -> Score:
+    """Score a checkpoint on the first `n_tracks` scoring tracks, over all cores, with a progress bar.
+
+    It is read once, here: a training may replace it meanwhile.
+    """
     tracks = SCORING_TRACKS[:n_tracks]
-    n_workers = min(len(os.sched_getaffinity(0)), n_tracks)
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(drive_stock, [path] * n_tracks, tracks)
-        return Score(list(tqdm(results, total=n_tracks, unit="track")))
+    n_processes = min(len(os.sched_getaffinity(0)), n_tracks)
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (loaded,)) as pool:
+        try:
+            return Score(list(tqdm(pool.map(_drive_stock, tracks), total=n_tracks, unit="track")))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def report(path: Path, result: Score) -> str:
@@ -92,11 +111,14 @@ def main() -> None:
     try:
         options = EvaluateOptions(**given(EvaluateOptions, parser.parse_args()))
         assert options.checkpoint is not None
-        path = checkpoint.find(Path(options.checkpoint))
-        load_driver(path)
+        loaded = checkpoint.load(Path(options.checkpoint))
+        load_driver(loaded)
     except (SettingError, CheckpointError) as error:
         fail(str(error))
-    print(report(path, evaluate(path, options.episodes)))
+    try:
+        print(report(loaded.path, evaluate(loaded, options.episodes)))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -372,17 +372,14 @@ def _shrunk(pixels: NDArray[np.float32], window: pygame.Rect, rows: slice, cols:
     return small[0] if pixels.ndim == 2 else small.transpose(1, 2, 0)
 
 
-@functools.cache
-def _score_font() -> pygame.font.Font:
-    pygame.font.init()
-    return pygame.font.Font(pygame.font.get_default_font(), 42)
-
-
 def _score(text: str, palette: Palette) -> NDArray[np.float32]:
     """The score's text as the stock renders it, over the first columns of the strip."""
     place = pygame.Rect(0, STRIP_TOP, SCORE_WIDTH, WINDOW_H - STRIP_TOP)
     window = pygame.Surface(place.size)
-    rendered = _score_font().render(text, True, (255, 255, 255), (0, 0, 0))
+    # Not kept: a window for people that is closed ends pygame's fonts for the whole process.
+    pygame.font.init()
+    font = pygame.font.Font(pygame.font.get_default_font(), 42)
+    rendered = font.render(text, True, (255, 255, 255), (0, 0, 0))
     window.blit(rendered, rendered.get_rect(center=(SCORE_CENTRE[0], SCORE_CENTRE[1] - STRIP_TOP)))
     rgb = np.maximum(pygame.surfarray.array3d(window).swapaxes(0, 1).astype(np.int16) - 2, 0).astype(np.uint8)
     pixels = grey(rgb) if palette.grayscale else rgb

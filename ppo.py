@@ -3,6 +3,7 @@
 PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
@@ -69,15 +69,38 @@ class PPOConfig:
             )
 
     @property
+    def n_updates(self) -> int:
+        """Updates of the whole training; the steps are rounded up to whole ones."""
+        return math.ceil(self.total_timesteps / (self.n_envs * self.n_steps))
+
+    @property
     def view(self) -> ViewConfig:
         """What one step means to the environment."""
         return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
 
 
+@dataclass(frozen=True)
+class FallingRate:
+    """A learning rate that falls linearly, an equal part at each update, to 0 after the last.
+
+    SB3 counts an update's own steps as done before it asks, and so would make the last update with a rate of 0.
+
+    Attributes:
+        start: the first update's rate.
+        share_of_update: one update's share of the training.
+    """
+
+    start: float
+    share_of_update: float
+
+    def __call__(self, progress_remaining: float) -> float:
+        return self.start * min(max(progress_remaining, 0.0) + self.share_of_update, 1.0)
+
+
 def make_training_env(config: PPOConfig) -> VecNormalize:
     """The environments that PPO trains on: training rules, and rewards over the return's running deviation.
 
-    Observations stay uint8; the policy scales them.
+    The divided rewards are clipped to +-10. Observations stay uint8; the policy scales them.
     """
     env = make_vec_env(config.n_envs, config.view, TrainingOptions(config.max_idle_frames))
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
@@ -86,9 +109,9 @@ def make_training_env(config: PPOConfig) -> VecNormalize:
 def make_model(config: PPOConfig, env: VecNormalize, device: torch.device) -> PPO:
     """Stable-Baselines3's PPO with this project's policy and network."""
     return PPO(
-        ActorCriticPolicy if config.use_gaussian else BetaActorCriticPolicy,
+        policy_class(config),
         env,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
+        learning_rate=FallingRate(config.learning_rate, 1.0 / config.n_updates),
         n_steps=config.n_steps,
         batch_size=config.batch_size,
         n_epochs=config.n_epochs,
@@ -104,6 +127,11 @@ def make_model(config: PPOConfig, env: VecNormalize, device: torch.device) -> PP
     )
 
 
+def policy_class(config: PPOConfig) -> type[ActorCriticPolicy]:
+    """Beta, or SB3's Gaussian for pictures."""
+    return ActorCriticCnnPolicy if config.use_gaussian else BetaActorCriticPolicy
+
+
 def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     """What the policy class is given beyond SB3's defaults: the CNN, and policy and value read off its features."""
     kwargs: dict[str, Any] = {
@@ -114,6 +142,11 @@ def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     if not config.use_gaussian:
         kwargs["deterministic_action"] = config.deterministic_action
     return kwargs
+
+
+def is_finite(model: PPO) -> bool:
+    """Whether every parameter of the policy still is a finite number."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.policy.parameters())
 
 
 def capture(model: PPO) -> dict[str, Any]:
@@ -179,11 +212,10 @@ def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, V
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:
     """An untrained policy of these settings, outside of any training."""
-    policy_class = ActorCriticPolicy if config.use_gaussian else BetaActorCriticPolicy
-    policy = policy_class(
+    policy = policy_class(config)(
         spaces.Box(0, 255, config.view.obs_shape, np.uint8),
         spaces.Box(-1.0, 1.0, (3,), np.float32),
-        LinearSchedule(config.learning_rate, 0.0, 1.0),
+        FallingRate(config.learning_rate, 1.0 / config.n_updates),
         **policy_kwargs(config),
     )
     policy.set_training_mode(False)

@@ -111,6 +111,13 @@ def drive(driver: Driver, env: gym.Env, track: int) -> TrackResult:
             )
 
 
-def score(driver: Driver, env: gym.Env, tracks: Iterable[int]) -> Score:
-    """Drive each track once, one after the other."""
-    return Score([drive(driver, env, track) for track in tracks])
+def score(
+    driver: Driver, env: gym.Env, tracks: Iterable[int], is_stopped: Callable[[], bool] = lambda: False
+) -> Score | None:
+    """Drive each track once, one after the other; None if `is_stopped` called it off between two."""
+    results = []
+    for track in tracks:
+        if is_stopped():
+            return None
+        results.append(drive(driver, env, track))
+    return Score(results)

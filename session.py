@@ -72,7 +72,7 @@ def resolve_device(name: str) -> torch.device:
         raise SettingError(f"--device {name} is no device; give auto, cpu, cuda or cuda:<number>") from None
     if device.type not in ("cpu", "cuda"):
         raise SettingError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:<number>")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise SettingError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use; "
             f"give --device cpu or auto"
@@ -87,8 +87,11 @@ def check_writable_directory(path: Path, flag: str) -> None:
         SettingError: if they cannot.
     """
     existing = path.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:
+        raise SettingError(f"{flag} {path} cannot be used ({error.strerror}); name another place") from None
     if not existing.is_dir():
         raise SettingError(f"{flag} {path}: {existing} is a file, not a directory; name another place")
     # /proc and /sys let root pass every permission check and still take no directory.
@@ -108,12 +111,14 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     if options.checkpoint_dir is not None:
         directory = Path(options.checkpoint_dir)
     elif options.resume is not None:
-        directory = checkpoint.find(Path(options.resume)).parent
+        directory = checkpoint.find(Path(options.resume).resolve()).parent
+        if directory.is_relative_to(Path.cwd()):
+            directory = directory.relative_to(Path.cwd())
     else:
         directory = Path("checkpoints") / run_name
     check_writable_directory(directory, "--checkpoint-dir")
-    resumed = None if options.resume is None else checkpoint.find(Path(options.resume)).parent
-    is_same_run = resumed is not None and resumed.resolve() == directory.resolve()
+    resumed = None if options.resume is None else checkpoint.find(Path(options.resume).resolve()).parent
+    is_same_run = resumed == directory.resolve()
     if checkpoint.holds_run(directory) and not is_same_run:
         raise SettingError(
             f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
@@ -267,14 +272,16 @@ class Evaluator:
         self.latest: Score | None = None
         self.latest_step = -1
 
-    def evaluate(self, driver: Driver, step: int) -> tuple[Score, bool]:
-        """Score `driver`; also says whether it is the best of the run."""
-        self.latest = score(driver, self.env, self.tracks)
-        self.latest_step = step
-        is_best = self.best is None or self.latest.mean > self.best.mean
+    def evaluate(self, driver: Driver, step: int, stop: StopSignal) -> tuple[Score, bool] | None:
+        """Score `driver`; also says whether it is the best of the run. None if a stop called it off."""
+        result = score(driver, self.env, self.tracks, lambda: stop.received is not None)
+        if result is None:
+            return None
+        self.latest, self.latest_step = result, step
+        is_best = self.best is None or result.mean > self.best.mean
         if is_best:
-            self.best = BestScore(self.latest.mean, step)
-        return self.latest, is_best
+            self.best = BestScore(result.mean, step)
+        return result, is_best
 
     def state(self) -> dict[str, Any]:
         """The best so far as plain values, for a checkpoint."""

@@ -1,6 +1,7 @@
 """Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
 
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import checkpoint
 from aim_writer import AimEpisodeCallback, AimTracker, AimWriter
 from car_racing import make_env
 from checkpoint import Checkpoint, CheckpointError
-from ppo import AGENT, PPOConfig, capture, driver_of, make_model, make_training_env, restore
+from ppo import AGENT, PPOConfig, capture, driver_of, is_finite, make_model, make_training_env, restore
 from session import (
     BestScore,
     Evaluator,
@@ -47,6 +48,7 @@ class Job:
     run_name: str
     directory: Path
     resumed: Checkpoint | None
+    provenance: dict[str, Any]
 
 
 def prepare(argv: list[str]) -> Job:
@@ -69,20 +71,29 @@ def prepare(argv: list[str]) -> Job:
         )
     else:
         resumed = checkpoint.load(Path(options.resume))
-        if resumed.meta["agent"] != AGENT:
-            raise SettingError(f"--resume {options.resume} holds a {resumed.meta['agent']} agent, not a {AGENT} one")
-        config = from_saved(PPOConfig, resumed.meta["config"], wishes)
-        run_name = options.run_name or resumed.meta["run_name"]
-        if resumed.state["num_timesteps"] >= config.total_timesteps:
+        if resumed.meta.get("agent") != AGENT:
             raise SettingError(
-                f"--resume {options.resume} has done its {resumed.state['num_timesteps']:,} steps; "
-                f"give a larger --total-timesteps"
+                f"--resume {options.resume} holds a {resumed.meta.get('agent')} agent, not a {AGENT} one"
+            )
+        try:
+            config = from_saved(PPOConfig, resumed.meta["config"], wishes)
+            run_name = options.run_name or resumed.meta["run_name"]
+            steps_done = resumed.state["num_timesteps"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{resumed.path} is no whole PPO checkpoint ({error})") from None
+        if steps_done >= config.total_timesteps:
+            raise SettingError(
+                f"--resume {options.resume} has done its {steps_done:,} steps; give a larger --total-timesteps"
             )
     resolve_device(options.device)
     directory = choose_checkpoint_dir(options, run_name)
     if options.aim and not options.aim_repo.startswith("aim://"):
         check_writable_directory(Path(options.aim_repo), "--aim-repo")
-    return Job(config, options, run_name, directory, resumed)
+    return Job(config, options, run_name, directory, resumed, describe_run())
+
+
+class DivergedError(RuntimeError):
+    """Training has run into numbers that are not finite."""
 
 
 class TrainingLoop(BaseCallback):
@@ -134,6 +145,11 @@ class TrainingLoop(BaseCallback):
         if self.ppo._n_updates == self._n_updates_seen:
             return
         self._n_updates_seen = self.ppo._n_updates
+        if not is_finite(self.ppo):
+            raise DivergedError(
+                f"the policy's parameters are no longer finite after step {self.num_timesteps:,}; "
+                f"a smaller --learning-rate may help"
+            )
         options = self.job.options
         if is_last or self._is_due(options.eval_freq, self.evaluator.latest_step):
             self._evaluate()
@@ -146,7 +162,10 @@ class TrainingLoop(BaseCallback):
         return self.num_timesteps // every > latest // every
 
     def _evaluate(self) -> None:
-        result, is_best = self.evaluator.evaluate(driver_of(self.ppo.policy), self.num_timesteps)
+        evaluation = self.evaluator.evaluate(driver_of(self.ppo.policy), self.num_timesteps, self.stop)
+        if evaluation is None:
+            return
+        result, is_best = evaluation
         for key, value in evaluation_metrics(result).items():
             self.logger.record(key, value)
         self.bar.say(f"step {self.num_timesteps:,}: {result}{' - the best so far' if is_best else ''}")
@@ -167,7 +186,7 @@ class TrainingLoop(BaseCallback):
             "episodes": self.episodes.n_episodes,
             **self.evaluator.state(),
             "aim_run": self.tracker.run_hash or self._resumed_meta.get("aim_run"),
-            **describe_run(),
+            **self.job.provenance,
         }
         try:
             if name is None:
@@ -176,9 +195,7 @@ class TrainingLoop(BaseCallback):
             else:
                 checkpoint.save(self.job.directory, name, meta, capture(self.ppo))
         except OSError as error:
-            self.bar.say(
-                f"The checkpoint at step {self.num_timesteps:,} could not be saved ({error}); training goes on"
-            )
+            self.bar.say(f"The checkpoint at step {self.num_timesteps:,} could not be saved ({error})")
 
 
 def train(job: Job) -> int:
@@ -197,11 +214,14 @@ def train(job: Job) -> int:
         model = make_model(config, env, device)
         evaluator = Evaluator(make_env(config.view), options.eval_tracks, best=None)
         if resumed is not None:
-            restore(model, resumed.state, config.seed)
-            # A run that moves to another directory leaves its best behind, and finds a best of its own there.
-            if resumed.meta["best"] is not None and (job.directory / checkpoint.BEST).exists():
-                evaluator.best = BestScore(**resumed.meta["best"])
-        with ProgressBar(config.total_timesteps, model.num_timesteps, config.action_repeat) as bar:
+            try:
+                restore(model, resumed.state, config.seed)
+                evaluator.best = _best_in(job.directory)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                env.close()
+                raise CheckpointError(f"{resumed.path} is no whole PPO checkpoint ({error!r})") from None
+        steps_in_all = config.n_updates * config.n_envs * config.n_steps
+        with ProgressBar(steps_in_all, model.num_timesteps, config.action_repeat) as bar:
             loop = TrainingLoop(job, evaluator, tracker, stop, bar)
             try:
                 model.learn(
@@ -212,7 +232,8 @@ def train(job: Job) -> int:
                 )
             except WorkerDiedError:
                 loop.save_if_ahead()
-                raise
+                if stop.received is None:
+                    raise
             finally:
                 env.close()
         run_hash = tracker.run_hash
@@ -223,14 +244,21 @@ def train(job: Job) -> int:
     return stop.exit_code
 
 
+def _best_in(directory: Path) -> BestScore | None:
+    """The best that a run directory holds. Its own record counts: a step's may be older, or of another directory."""
+    if not (directory / checkpoint.BEST).is_dir():
+        return None
+    return BestScore(**checkpoint.load(directory / checkpoint.BEST).meta["best"])
+
+
 def _open_tracker(job: Job, device: torch.device) -> AimTracker:
     params: dict[str, Any] = {
         "agent": AGENT,
         "hparams": asdict(job.config),
         "run": {**asdict(job.options), "checkpoint_dir": str(job.directory), "device": str(device)},
-        **describe_run(),
+        **job.provenance,
     }
-    run_hash = None if job.resumed is None else job.resumed.meta["aim_run"]
+    run_hash = None if job.resumed is None else job.resumed.meta.get("aim_run")
     return AimTracker(job.options.aim_repo if job.options.aim else None, job.run_name, params, run_hash)
 
 
@@ -252,7 +280,7 @@ def _summary(job: Job, loop: TrainingLoop, run_hash: str | None, minutes: float)
         lines.append(f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}")
     if run_hash and not repo.startswith("aim://"):
         lines.append("Watch it:        make ui" + ("" if repo == "." else f" REPO={repo}"))
-    if loop.stop.received is not None and checkpoint.holds_run(job.directory):
+    if steps < job.config.total_timesteps and checkpoint.holds_run(job.directory):
         lines.append(f"Go on:           {python_command()} train_ppo.py --resume {job.directory}")
     return "\n".join(lines)
 
@@ -260,13 +288,15 @@ def _summary(job: Job, loop: TrainingLoop, run_hash: str | None, minutes: float)
 def main() -> None:
     try:
         job = prepare(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     try:
         sys.exit(train(job))
-    except SettingError as error:
+    except (SettingError, CheckpointError) as error:
         fail(str(error))
-    except WorkerDiedError as error:
+    except (WorkerDiedError, DivergedError) as error:
         way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
         sys.exit(f"train_ppo.py: {error}{way_on}")
 

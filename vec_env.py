@@ -61,6 +61,7 @@ class _Worker:
             [sys.executable, str(WORKER_SCRIPT), str(theirs.fileno()), str(memory_fd)],
             pass_fds=(theirs.fileno(), memory_fd),
             stdin=subprocess.DEVNULL,
+            process_group=0,  # where no Ctrl-C of the terminal reaches it
         )
         theirs.close()
         self._send(setup)

@@ -275,6 +275,11 @@ def test_a_run_whose_process_was_killed_can_be_resumed(tmp_path):
     assert run["status"] == "finished"
 
 
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_server_that_dies_neither_ends_nor_holds_up_a_training(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -297,7 +302,7 @@ def test_a_server_that_dies_neither_ends_nor_holds_up_a_training(tmp_path):
     )
     try:
         deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+        while not is_listening(port) and time.monotonic() < deadline:
             time.sleep(0.2)
         client = subprocess.Popen(
             [sys.executable, "-c", code, str(ROOT), f"aim://127.0.0.1:{port}"],

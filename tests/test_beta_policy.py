@@ -84,6 +84,13 @@ def test_mode_is_the_maximum_of_the_density():
         assert mode.item() == pytest.approx(grid[density.argmax()].item(), abs=1e-4)
 
 
+def test_mode_stays_in_range_where_both_parameters_are_hardly_above_one():
+    nearly_flat = torch.linspace(-20, -10, 1000).unsqueeze(1)
+    raw = torch.cat([nearly_flat, torch.full_like(nearly_flat, -200.0)], dim=1)
+    assert (wrapper(raw).mode().abs() <= 1.0).all()
+    assert (wrapper(raw.flip(1)).mode().abs() <= 1.0).all()
+
+
 def test_mode_of_a_flat_density_is_the_middle():
     flat = torch.full((2, 6), -200.0)  # softplus underflows: alpha = beta = 1
     assert torch.equal(wrapper(flat).mode(), torch.zeros(2, 3))

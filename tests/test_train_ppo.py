@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from conftest import read_closed, read_metrics
 import checkpoint
 import ppo
 import train_ppo
+from car_racing import make_env
 from checkpoint import CheckpointError
 from ppo import PPOConfig
-from session import StopSignal, lock_directory
+from session import Evaluator, StopSignal, lock_directory
 from settings import SettingError
 from vec_env import MAX_WORKERS, CarRacingVecEnv, WorkerDiedError
 
@@ -108,13 +110,12 @@ def test_everything_is_in_aim(trained):
 def test_resume_goes_on_where_the_run_was(trained):
     place, _ = trained
     before = checkpoint.load(place / "checkpoints" / "small")
-    # An unbeatable best, which a resumed run must not replace.
-    best_dir = place / "checkpoints" / "small" / "best"
-    manifest_path = place / "checkpoints" / "small" / "step_000000096" / "manifest.json"
-    manifest = json.loads(manifest_path.read_text())
+    # An unbeatable best, which a resumed run must not replace. The step's own record knows nothing of it.
+    best_manifest = place / "checkpoints" / "small" / "best" / "manifest.json"
+    manifest = json.loads(best_manifest.read_text())
     manifest["best"] = {"mean": 5000.0, "step": 64}
-    manifest_path.write_text(json.dumps(manifest))
-    best_before = (best_dir / "manifest.json").read_text()
+    best_manifest.write_text(json.dumps(manifest))
+    best_before = best_manifest.read_text()
 
     done = run_script("train_ppo.py", "--resume", "checkpoints/small", "--total-timesteps", 160, *FREQS, cwd=place)
     assert done.returncode == 0, done.stderr
@@ -123,7 +124,7 @@ def test_resume_goes_on_where_the_run_was(trained):
     assert after.meta["aim_run"] == before.meta["aim_run"]
     assert after.meta["episodes"] >= before.meta["episodes"]
     assert after.meta["best"] == {"mean": 5000.0, "step": 64}
-    assert (best_dir / "manifest.json").read_text() == best_before
+    assert best_manifest.read_text() == best_before
     assert "Best evaluation: 5000.0 at step 64" in done.stdout
     # 2 environments x 16 steps in 4 minibatches, for 2 epochs: Adam counts on from where it was.
     adam_steps = [entry["step"].item() for entry in after.state["optimizer"]["state"].values()]
@@ -134,8 +135,9 @@ def test_resume_goes_on_where_the_run_was(trained):
     series = read_metrics(run)
     assert sorted(series["value_loss", "train"]) == [32, 64, 96, 128, 160]
     assert series["n_updates", "train"] == {32: 2, 64: 4, 96: 6, 128: 8, 160: 10}
-    # The schedule runs over the new total: progress 128/160 leaves a fifth.
-    assert series["learning_rate", "train"][128] == pytest.approx(2.5e-4 / 5)
+    # The schedule runs over the new total: of its five updates these are the fourth and the last.
+    assert series["learning_rate", "train"][128] == pytest.approx(2.5e-4 * 2 / 5)
+    assert series["learning_rate", "train"][160] == pytest.approx(2.5e-4 / 5)
     assert run["status"] == "finished"
 
 
@@ -333,6 +335,80 @@ def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_p
     meta = checkpoint.load(tmp_path / "run").meta
     assert meta["steps"] == 78
     assert read_closed(tmp_path, meta["aim_run"])["status"] == "failed"
+
+
+def test_a_stop_that_also_kills_the_workers_is_a_stop(tmp_path, monkeypatch):
+    """As `timeout` or a service manager stops a run: the signal goes to every process at once."""
+    monkeypatch.chdir(tmp_path)
+    real_step_wait, calls = CarRacingVecEnv.step_wait, []
+
+    def stopped(self):
+        calls.append(self)
+        if len(calls) == 40:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise WorkerDiedError("gone")
+        return real_step_wait(self)
+
+    monkeypatch.setattr(CarRacingVecEnv, "step_wait", stopped)
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *SMALL, "--total-timesteps", "999", "--checkpoint-dir", "run"])
+    with pytest.raises(SystemExit) as exit_:
+        train_ppo.main()
+    assert exit_.value.code == 143
+    assert read_closed(tmp_path, checkpoint.load(tmp_path / "run").meta["aim_run"])["status"] == "stopped"
+
+
+def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real_train, calls = train_ppo.PPO.train, []
+
+    def diverging(self):
+        real_train(self)
+        calls.append(self)
+        if len(calls) == 2:
+            self.policy.value_net.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(train_ppo.PPO, "train", diverging)
+    args = [*SMALL, "--checkpoint-freq", "32", "--total-timesteps", "999", "--checkpoint-dir", "run", "--no-aim"]
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *args])
+    with pytest.raises(SystemExit) as exit_:
+        train_ppo.main()
+    assert str(exit_.value).startswith("train_ppo.py: the policy's parameters are no longer finite after step 64")
+    assert checkpoint.load(tmp_path / "run").meta["steps"] == 32
+
+
+def test_ctrl_c_during_an_evaluation_does_not_wait_for_its_end():
+    class Received:
+        received = signal.SIGINT
+
+    evaluator = Evaluator(make_env(), 100, None)
+    assert evaluator.evaluate(lambda obs: 1 / 0, 5, Received()) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda manifest: manifest.pop("agent"),
+        lambda manifest: manifest.pop("config"),
+        lambda manifest: manifest.pop("run_name"),
+        lambda manifest: manifest["config"].update(n_envs="8"),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with_is_refused_in_one_line(trained, tmp_path, damage):
+    path = tmp_path / "step_000000064"
+    shutil.copytree(checkpoint.find(trained[0] / "checkpoints" / "small"), path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    damage(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises((CheckpointError, SettingError)) as error:
+        train_ppo.prepare(["--resume", str(path), "--total-timesteps", "9999"])
+    assert "\n" not in str(error.value)
+
+
+def test_the_learning_rate_falls_to_nothing_after_the_last_update():
+    config = PPOConfig(total_timesteps=4 * 2048)
+    rate = ppo.FallingRate(1.0, 1 / config.n_updates)
+    assert [rate(1 - done / 4) for done in (1, 2, 3, 4)] == [1.0, 0.75, 0.5, 0.25]
+    assert PPOConfig(total_timesteps=1).n_updates == 1
 
 
 def test_resuming_into_another_directory_finds_a_best_of_its_own(trained, tmp_path):
