@@ -176,8 +176,9 @@ class TileColour:
 class FastCarRacing(CarRacing):
     """CarRacing-v3 whose observation is drawn straight at the agent's size, forty times faster.
 
-    Physics, rewards, tracks, random numbers and `render()` are the inherited ones; only the observation is drawn by
-    `frame_renderer`: uint8 (84, 84), grey, or (84, 84, 3), RGB, close to the stock picture shrunk to that size.
+    Physics, rewards, tracks, random numbers and `render()` are the inherited ones; `QuickCar` does the car's arithmetic
+    with results equal to the last bit. Only the observation is drawn by `frame_renderer`: uint8 (84, 84), grey, or
+    (84, 84, 3), RGB, close to the stock picture shrunk to that size.
 
     Args:
         render_mode, verbose, lap_complete_percent, domain_randomize, continuous: CarRacing's own.

@@ -8,6 +8,20 @@ import aim
 import pytest
 from aim.sdk.index_manager import RepoIndexManager
 
+# What SB3's PPO logs of every update, by the names that this project gives them.
+UPDATE_METRICS = (
+    "policy_loss",
+    "value_loss",
+    "entropy_loss",
+    "clip_fraction",
+    "explained_variance",
+    "approx_kl",
+    "learning_rate",
+    "n_updates",
+    "clip_range",
+    "loss",
+)
+
 
 def read_metrics(run):
     """{(name, subset): {step: value}} of a run, without Aim's own system metrics."""

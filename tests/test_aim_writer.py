@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from aim.storage.context import Context
-from conftest import read_closed, read_metrics
+from conftest import UPDATE_METRICS, read_closed, read_metrics
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Logger, Video, configure
@@ -29,18 +29,6 @@ from beta_policy import BetaActorCriticPolicy
 from car_racing import EpisodeStatistics
 
 ROOT = Path(__file__).parent.parent
-UPDATE_METRICS = (
-    "policy_loss",
-    "value_loss",
-    "entropy_loss",
-    "clip_fraction",
-    "explained_variance",
-    "approx_kl",
-    "learning_rate",
-    "n_updates",
-    "clip_range",
-    "loss",
-)
 
 
 @pytest.fixture

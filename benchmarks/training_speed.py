@@ -1,0 +1,63 @@
+"""What the fast environment gains a whole PPO training: the same settings on stock Gymnasium and on ours, in one run.
+
+    python -m benchmarks.training_speed [--updates N] [--rounds N]
+
+Stock is what a user of Stable-Baselines3 would take: `SubprocVecEnv` over `gymnasium.make("CarRacing-v3")`, here with
+the same view and training rules. The two take turns; collecting and updating both count.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+
+from car_racing import STOCK_ID, AgentView, EpisodeStatistics, TrainingOptions, TrainingRules, stock_frame
+from ppo import PPOConfig, make_model, make_training_env
+
+
+def stock_training_env(config: PPOConfig) -> VecNormalize:
+    """Stable-Baselines3's own way: a process for each stock environment."""
+
+    def make() -> gym.Env:
+        view = AgentView(gym.make(STOCK_ID), config.view, stock_frame)
+        return EpisodeStatistics(TrainingRules(view, TrainingOptions(config.max_idle_frames)))
+
+    env: VecEnv = SubprocVecEnv([make] * config.n_envs)
+    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
+
+
+def training_rate(make_env: Callable[[PPOConfig], VecNormalize], n_updates: int) -> float:
+    """Frames a second of a training of `n_updates` updates, after one to warm up."""
+    config = PPOConfig(total_timesteps=10**9)
+    env = make_env(config)
+    model = make_model(config, env, torch.device("cpu"))
+    steps = config.n_envs * config.n_steps
+    model.learn(steps)
+    start = time.perf_counter()
+    model.learn(n_updates * steps, reset_num_timesteps=False)
+    seconds = time.perf_counter() - start
+    env.close()
+    return n_updates * steps * config.action_repeat / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=2, help="updates of 2,048 steps that each training makes")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {"stock Gymnasium": [], "ours": []}
+    for _ in range(options.rounds):
+        rates["stock Gymnasium"].append(training_rate(stock_training_env, options.updates))
+        rates["ours"].append(training_rate(make_training_env, options.updates))
+    stock, ours = (statistics.median(found) for found in rates.values())
+    for name, found in rates.items():
+        print(f"{name:16} {statistics.median(found):>6,.0f} frames/s ({min(found):,.0f}-{max(found):,.0f})")
+    print(f"the whole training: {ours / stock:.1f}x")
+
+
+if __name__ == "__main__":
+    main()
