@@ -300,8 +300,9 @@ class Indicators:
             _vertical_end(0.01, wheels[3].omega),
         )
         self._rows_of_end.take(ends, axis=0, out=self._rows[: len(ends)], mode="clip")
-        self._cols[5] = self._cols_of_end[0][_horizontal_end(20, -10.0, wheels[0].joint.angle)]
-        self._cols[6] = self._cols_of_end[1][_horizontal_end(30, -0.8, car.hull.angularVelocity)]
+        steering, gyro = len(ends), len(ends) + 1
+        self._cols[steering] = self._cols_of_end[0][_horizontal_end(20, -10.0, wheels[0].joint.angle)]
+        self._cols[gyro] = self._cols_of_end[1][_horizontal_end(30, -0.8, car.hull.angularVelocity)]
         np.matmul(self._rows_transposed, self._cols_flat, out=self._strip_flat)
         text = f"{reward:04.0f}"
         score = self._scores.get(text)

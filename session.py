@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import gymnasium as gym
@@ -108,18 +108,15 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     Raises:
         SettingError: if it cannot be written to, or holds another run already.
     """
+    resumed = None if options.resume is None else checkpoint.find(Path(options.resume).resolve()).parent
     if options.checkpoint_dir is not None:
         directory = Path(options.checkpoint_dir)
-    elif options.resume is not None:
-        directory = checkpoint.find(Path(options.resume).resolve()).parent
-        if directory.is_relative_to(Path.cwd()):
-            directory = directory.relative_to(Path.cwd())
+    elif resumed is not None:
+        directory = _from_here(resumed)
     else:
         directory = Path("checkpoints") / run_name
     check_writable_directory(directory, "--checkpoint-dir")
-    resumed = None if options.resume is None else checkpoint.find(Path(options.resume).resolve()).parent
-    is_same_run = resumed == directory.resolve()
-    if checkpoint.holds_run(directory) and not is_same_run:
+    if checkpoint.holds_run(directory) and directory.resolve() != resumed:
         raise SettingError(
             f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
         )
@@ -242,9 +239,7 @@ class ProgressBar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
 
@@ -304,9 +299,14 @@ def evaluation_metrics(result: Score) -> dict[str, float]:
 
 def python_command() -> str:
     """How the user starts this interpreter from here: `.venv/bin/python`, or plain `python`."""
+    executable = _from_here(Path(sys.executable))
+    return "python" if executable.is_absolute() else str(executable)
+
+
+def _from_here(path: Path) -> Path:
+    """The path as a user would write it: relative where it lies below the working directory."""
     here = Path.cwd()
-    executable = Path(sys.executable)
-    return str(executable.relative_to(here)) if executable.is_relative_to(here) else "python"
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _version(package: str) -> str:

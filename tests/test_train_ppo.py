@@ -307,21 +307,30 @@ def test_two_trainings_cannot_share_a_directory(tmp_path):
     os.close(lock_directory(tmp_path))
 
 
-def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def run_with_a_worker_that_dies(monkeypatch, place, die):
+    """`train_ppo.py` in this process, whose 40th step ends in `die`; returns what it exits with."""
+    monkeypatch.chdir(place)
     real_step_wait, calls = CarRacingVecEnv.step_wait, []
 
-    def dying(self):
+    def step_wait(self):
         calls.append(self)
         if len(calls) == 40:
-            raise WorkerDiedError("the worker of environments 1 to 1 (process 7) died with exit code -9")
+            die()
         return real_step_wait(self)
 
-    monkeypatch.setattr(CarRacingVecEnv, "step_wait", dying)
+    monkeypatch.setattr(CarRacingVecEnv, "step_wait", step_wait)
     monkeypatch.setattr(sys, "argv", ["train_ppo.py", *SMALL, "--total-timesteps", "999", "--checkpoint-dir", "run"])
     with pytest.raises(SystemExit) as exit_:
         train_ppo.main()
-    assert str(exit_.value).endswith("died with exit code -9; go on with --resume run")
+    return exit_.value.code
+
+
+def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_path, monkeypatch):
+    def die():
+        raise WorkerDiedError("the worker of environments 1 to 1 (process 7) died with exit code -9")
+
+    message = run_with_a_worker_that_dies(monkeypatch, tmp_path, die)
+    assert message.endswith("died with exit code -9; go on with --resume run")
     meta = checkpoint.load(tmp_path / "run").meta
     assert meta["steps"] == 78
     assert read_closed(tmp_path, meta["aim_run"])["status"] == "failed"
@@ -329,21 +338,12 @@ def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_p
 
 def test_a_stop_that_also_kills_the_workers_is_a_stop(tmp_path, monkeypatch):
     """As `timeout` or a service manager stops a run: the signal goes to every process at once."""
-    monkeypatch.chdir(tmp_path)
-    real_step_wait, calls = CarRacingVecEnv.step_wait, []
 
-    def stopped(self):
-        calls.append(self)
-        if len(calls) == 40:
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise WorkerDiedError("gone")
-        return real_step_wait(self)
+    def die():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise WorkerDiedError("gone")
 
-    monkeypatch.setattr(CarRacingVecEnv, "step_wait", stopped)
-    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *SMALL, "--total-timesteps", "999", "--checkpoint-dir", "run"])
-    with pytest.raises(SystemExit) as exit_:
-        train_ppo.main()
-    assert exit_.value.code == 143
+    assert run_with_a_worker_that_dies(monkeypatch, tmp_path, die) == 143
     assert read_closed(tmp_path, checkpoint.load(tmp_path / "run").meta["aim_run"])["status"] == "stopped"
 
 
