@@ -29,6 +29,15 @@ UNNAMED = "unnamed"
 # A run whose remote server has died can hang in close() for minutes.
 CLOSE_TIMEOUT_S = 15.0
 
+# What is tracked of an episode, by its key in `info["episode"]`.
+EPISODE_METRICS: Mapping[str, str] = {
+    "r": "return",
+    "l": "length_steps",
+    "frames": "length_frames",
+    "tiles_share": "tiles_share",
+    "lap_finished": "lap_finished",
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -107,6 +116,19 @@ class AimTracker:
                 self._run.track(aim_value, name=name, **where)
             if not is_finite:
                 self._run.track(1.0, name=f"{name}_nonfinite", **where)
+
+    def track_episode(self, episode: Mapping[str, Any], number: int, step: int) -> None:
+        """Track what an `info["episode"]` has of `EPISODE_METRICS`, in the context `{"subset": "episode"}`.
+
+        Args:
+            episode: the episode's figures.
+            number: the episode's number, and its place on the x axis: two episodes that end at the same step would
+                overwrite each other.
+            step: the step it ended at, as epoch.
+        """
+        for key, name in EPISODE_METRICS.items():
+            if key in episode:
+                self.track(episode[key], name, number, context={"subset": "episode"}, epoch=step)
 
     def set_param(self, key: str, value: Any) -> None:
         """Store a value on the run, NumPy's and torch's scalars as plain numbers."""
@@ -193,9 +215,7 @@ class AimWriter(KVWriter):
 class AimEpisodeCallback(BaseCallback):
     """Adds an `AimWriter` to the model's logger, tracks every episode, and writes the last update's metrics.
 
-    Per episode, over the episode's number (two that end at the same step would overwrite each other), with the time
-    step as epoch and the context `{"subset": "episode"}`: `return`, `length_steps`, `length_frames`, `tiles_share`
-    and `lap_finished`, as far as `info["episode"]` has them.
+    See `AimTracker.track_episode` for what is tracked of one.
 
     SB3 dumps its logger before an update, so at the end of training the last update's metrics are still waiting. They
     are dumped one step later than the last dump, where they overwrite nothing.
@@ -204,14 +224,6 @@ class AimEpisodeCallback(BaseCallback):
         writer: what is added to the logger; an older `AimWriter` there makes way for it.
         n_episodes: episodes already tracked, when a run is resumed.
     """
-
-    METRICS: Mapping[str, str] = {
-        "r": "return",
-        "l": "length_steps",
-        "frames": "length_frames",
-        "tiles_share": "tiles_share",
-        "lap_finished": "lap_finished",
-    }
 
     def __init__(self, writer: AimWriter, n_episodes: int = 0) -> None:
         super().__init__()
@@ -224,19 +236,9 @@ class AimEpisodeCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
-            episode = info.get("episode")
-            if episode is None:
-                continue
-            self.n_episodes += 1
-            for key, name in self.METRICS.items():
-                if key in episode:
-                    self.writer.tracker.track(
-                        episode[key],
-                        name,
-                        self.n_episodes,
-                        context={"subset": "episode"},
-                        epoch=self.num_timesteps,
-                    )
+            if "episode" in info:
+                self.n_episodes += 1
+                self.writer.tracker.track_episode(info["episode"], self.n_episodes, self.num_timesteps)
         return True
 
     def _on_training_end(self) -> None:

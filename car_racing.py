@@ -336,19 +336,22 @@ class TrainingRules(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
+
+    Attributes:
+        tracks: the generator that track seeds are drawn from.
     """
 
     def __init__(self, env: gym.Env, options: TrainingOptions) -> None:
         super().__init__(env)
         self.options = options
-        self._tracks = np.random.default_rng()
+        self.tracks = np.random.default_rng()
         self._idle_frames = 0
         self._tiles = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
-            self._tracks = np.random.default_rng(seed)
-        track_seed = int(self._tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
+            self.tracks = np.random.default_rng(seed)
+        track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
         obs, info = self.env.reset(seed=track_seed, options=options)
         self._idle_frames = 0
         self._tiles = tiles_visited(self)
@@ -402,6 +405,54 @@ class EpisodeStatistics(gym.Wrapper):
         return obs, float(reward), terminated, truncated, info
 
 
+class ResumableEpisode(gym.Wrapper):
+    """Remembers how the episode in flight came about, so that it can be brought back to the last bit.
+
+    The game is deterministic: the same track and the same actions lead to the same state. So the state is the random
+    state that the track was drawn from, and the actions since.
+
+    Args:
+        env: one with `TrainingRules` in it.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._tracks: np.random.Generator = env.get_wrapper_attr("tracks")
+        self._tracks_before: dict[str, Any] = {}
+        self._actions: list[NDArray[np.float32]] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        if seed is not None:
+            self._tracks = np.random.default_rng(seed)
+            self.env.set_wrapper_attr("tracks", self._tracks)
+        self._tracks_before = dict(self._tracks.bit_generator.state)
+        self._actions = []
+        return self.env.reset(options=options)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+        self._actions.append(np.array(action, dtype=np.float32))
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, float(reward), terminated, truncated, info
+
+    def capture_episode(self) -> dict[str, Any]:
+        """The episode in flight as plain values, for `restore_episode`."""
+        return {"tracks": self._tracks_before, "actions": [action.tolist() for action in self._actions]}
+
+    def restore_episode(self, state: dict[str, Any]) -> Frame:
+        """Play a captured episode again, up to where it was, and return its latest observation.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the state is no such episode.
+        """
+        self._tracks.bit_generator.state = state["tracks"]
+        obs, _ = self.reset()
+        for action in state["actions"]:
+            obs, _, terminated, truncated, _ = self.step(np.array(action, dtype=np.float32))
+            if terminated or truncated:
+                raise ValueError("the episode in flight ends before its last action")
+        return obs
+
+
 def _game(env: gym.Env) -> CarRacing:
     game = env.unwrapped
     assert isinstance(game, CarRacing)
@@ -427,9 +478,9 @@ def make_env(
     view = view or ViewConfig()
     game = FastCarRacing(render_mode, grayscale=view.grayscale, draws_every_frame=False)
     env: gym.Env = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view, lambda _: game.observe())
-    if training is not None:
-        env = TrainingRules(env, training)
-    return EpisodeStatistics(env)
+    if training is None:
+        return EpisodeStatistics(env)
+    return ResumableEpisode(EpisodeStatistics(TrainingRules(env, training)))
 
 
 def make_stock_env(view: ViewConfig | None = None, render_mode: str | None = None) -> gym.Env:

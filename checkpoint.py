@@ -1,26 +1,33 @@
 """Checkpoints: a directory each, written whole or not at all, and safe to load from a stranger.
 
-<run>/step_000204800/manifest.json   what it is: agent, settings, progress, versions, a checksum a file
-<run>/step_000204800/state.pt        tensors and plain values, loaded with weights_only: no code in it can run
-<run>/best/                          the same, for the best evaluation so far
+<run>/step_000204800/manifest.json    what it is: agent, settings, progress, versions, its files with their checksums
+<run>/step_000204800/state-*.pt       tensors and plain values, loaded with weights_only: no code in it can run
+<run>/step_000204800/<array>-*.npy    large arrays (the replay buffer's pictures), loaded without pickle
+<run>/best/                           the same, for the best evaluation so far
+
+The manifest is the last file to be written, and it is renamed into place: what it names is the checkpoint, and until it
+is there, there is none, or still the one before. So a kill or a full disk at any byte costs the new checkpoint only.
 """
 
 import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-STATE = "state.pt"
+STATE = "state"
 BEST = "best"
 STEP_PREFIX = "step_"
 KEPT = 3
@@ -38,110 +45,184 @@ class Checkpoint:
         path: its directory.
         meta: plain values: what `save` was given as `meta`.
         state: nested dicts and lists of tensors (on the CPU) and plain values.
+        arrays: the large arrays, read from the disk as they are used; writing to them leaves the disk as it is.
+        passed_over: why newer checkpoints of the run were not taken, a line each.
     """
 
     path: Path
     meta: dict[str, Any]
     state: dict[str, Any]
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
 
 
-def save(run_directory: Path, name: str, meta: dict[str, Any], state: dict[str, Any]) -> Path:
+def save(
+    run_directory: Path,
+    name: str,
+    meta: Mapping[str, Any],
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> Path:
     """Write checkpoint `name` of a run, replacing an older one of that name, and return its path.
-
-    It is written beside, flushed to disk and renamed into place, so a reader finds a whole checkpoint or none.
 
     Raises:
         OSError: if the disk does not take it; nothing that was there before is lost then.
     """
-    run_directory.mkdir(parents=True, exist_ok=True)
-    final = run_directory / name
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=run_directory))
+    directory = run_directory / name
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
     try:
         # Through memory: torch's own writer answers a full disk with a RuntimeError.
         serialised = io.BytesIO()
-        torch.save(state, serialised)
-        (temporary / STATE).write_bytes(serialised.getbuffer())
+        torch.save(dict(state), serialised)
+        files = {STATE: directory / f"{STATE}-{token}.pt"}
+        files[STATE].write_bytes(serialised.getbuffer())
+        del serialised
+        for array_name, array in (arrays or {}).items():
+            files[array_name] = directory / f"{array_name}-{token}.npy"
+            np.save(files[array_name], array, allow_pickle=False)
+        for path in files.values():
+            _flush(path)
         manifest = {
             "format_version": FORMAT_VERSION,
             "saved_at_ns": time.time_ns(),
-            "sha256": {STATE: _sha256(temporary / STATE)},
-            **meta,
+            "files": {key: {"name": path.name, "sha256": _sha256_of_file(path)} for key, path in files.items()},
+            "meta": dict(meta),
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for file in temporary.iterdir():
-            _flush(file)
-        temporary.chmod(0o755)
-        _put_in_place(temporary, final)
-        _flush(run_directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return final
+        new_manifest = directory / f"{MANIFEST}-{token}"
+        new_manifest.write_text(json.dumps({**manifest, "sha256": _sha256_of(manifest)}, indent=1))
+        _flush(new_manifest)
+        new_manifest.replace(directory / MANIFEST)
+    except BaseException:
+        _remove_leftovers(directory, keep=lambda path: token not in path.name)
+        if is_new:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    _flush(directory)
+    _flush(run_directory)
+    _remove_leftovers(directory, keep=lambda path: token in path.name or path.name == MANIFEST)
+    return directory
 
 
-def save_step(run_directory: Path, step: int, meta: dict[str, Any], state: dict[str, Any]) -> Path:
+def save_step(
+    run_directory: Path,
+    step: int,
+    meta: Mapping[str, Any],
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> Path:
     """Write the checkpoint of a time step and drop all but the newest `KEPT` of them."""
-    path = save(run_directory, f"{STEP_PREFIX}{step:09d}", meta, state)
-    for old in _by_age(run_directory)[:-KEPT]:
-        shutil.rmtree(old)
+    path = save(run_directory, f"{STEP_PREFIX}{step:09d}", meta, state, arrays)
+    kept = _newest_first(run_directory)[:KEPT]
+    for old in run_directory.glob(f"{STEP_PREFIX}*"):
+        if old not in kept:  # older ones, and what a kill has left of one
+            shutil.rmtree(old, ignore_errors=True)
     return path
 
 
-def find(path: Path) -> Path:
-    """The checkpoint that `path` means: itself, or the newest of the run directory that it is.
+def find_run(path: Path) -> Path:
+    """The run directory that a checkpoint, or a run directory itself, belongs to.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is neither.
     """
     try:
         if (path / MANIFEST).is_file():
-            return path
+            return path.parent
         if not path.exists():
             raise CheckpointError(f"there is no checkpoint at {path}")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be looked into ({error.strerror})") from None
-    steps = _by_age(path) if path.is_dir() else []
-    if not steps:
+    if not holds_run(path):
         raise CheckpointError(f"{path} holds no checkpoint ({MANIFEST} is missing)")
-    return steps[-1]
+    return path
 
 
 def holds_run(run_directory: Path) -> bool:
     """Whether a run has already saved checkpoints there."""
-    return run_directory.is_dir() and bool(_by_age(run_directory))
+    return run_directory.is_dir() and bool(_newest_first(run_directory))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; `path` as for `find`.
+def load(path: Path, with_arrays: bool = True) -> Checkpoint:
+    """Read a checkpoint, or the newest whole one of a run directory.
+
+    Args:
+        path: the checkpoint, or the run directory.
+        with_arrays: whether the large arrays are wanted, too.
 
     Raises:
         CheckpointError: if there is none, it is damaged, it was changed after it was written, or it is of another
             format version.
     """
-    path = find(path)
+    if find_run(path) != path:
+        return _load_one(path, with_arrays)
+    passed_over: list[str] = []
+    for candidate in _newest_first(path):
+        try:
+            return replace(_load_one(candidate, with_arrays), passed_over=tuple(passed_over))
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    raise CheckpointError(f"{path} holds no whole checkpoint: {'; '.join(passed_over)}")
+
+
+def _load_one(path: Path, with_arrays: bool) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        version = manifest.pop("format_version")
-        manifest.pop("saved_at_ns", None)
-        checksum = manifest.pop("sha256")[STATE]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read ({error!r})") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+        checksum = manifest.pop("sha256")
+        if checksum != _sha256_of(manifest):
+            raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum is not its own")
+        meta = dict(manifest["meta"])
+        files = {
+            key: _Listed(path / Path(file["name"]).name, file["sha256"]) for key, file in manifest["files"].items()
+        }
+        state = _read_state(files.pop(STATE))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({_in_one_line(error)})") from None
+    return Checkpoint(path, meta, state, {key: _read_array(file) for key, file in files.items()} if with_arrays else {})
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A file as the manifest lists it."""
+
+    path: Path
+    sha256: str
+
+    def check(self) -> None:
+        try:
+            found = _sha256_of_file(self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error.strerror})") from None
+        if found != self.sha256:
+            raise CheckpointError(f"{self.path} is damaged: its checksum is not the manifest's")
+
+
+def _read_state(file: _Listed) -> dict[str, Any]:
+    file.check()
     try:
-        found = _sha256(path / STATE)
-    except OSError as error:
-        raise CheckpointError(f"{path / STATE} cannot be read ({error.strerror})") from None
-    if found != checksum:
-        raise CheckpointError(f"{path / STATE} is damaged: its checksum is not the manifest's")
-    try:
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        state = torch.load(file.path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever a hostile or foreign file provokes
-        raise CheckpointError(f"{path / STATE} is no plain state of tensors ({type(error).__name__})") from None
-    return Checkpoint(path, manifest, state)
+        raise CheckpointError(f"{file.path} is no plain state of tensors ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file.path} is no plain state of tensors (but a {type(state).__name__})")
+    return state
 
 
-def _by_age(run_directory: Path) -> list[Path]:
-    """The run's step checkpoints, the one saved last at the end.
+def _read_array(file: _Listed) -> NDArray[Any]:
+    file.check()
+    try:
+        # Never unpickles: an array of objects cannot be mapped, and is refused.
+        return np.lib.format.open_memmap(file.path, mode="c")
+    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        raise CheckpointError(f"{file.path} is no plain array ({_in_one_line(error)})") from None
+
+
+def _newest_first(run_directory: Path) -> list[Path]:
+    """The run's step checkpoints, the one saved last in front.
 
     That need not be the one of the largest step: a run may have been resumed from an earlier one.
     """
@@ -150,26 +231,16 @@ def _by_age(run_directory: Path) -> list[Path]:
         if (path / MANIFEST).is_file():
             try:
                 ages[path] = int(json.loads((path / MANIFEST).read_text())["saved_at_ns"])
-            except (OSError, ValueError, KeyError, TypeError):
-                ages[path] = 0  # damaged: `load` says so, if it comes to that
-    return sorted(ages, key=lambda path: (ages[path], path.name))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                # Damaged, which `load` is to say: by the file's own time it is looked at in its turn.
+                ages[path] = (path / MANIFEST).stat().st_mtime_ns
+    return sorted(ages, key=lambda path: (ages[path], path.name), reverse=True)
 
 
-def _put_in_place(new: Path, final: Path) -> None:
-    if not final.exists():
-        new.rename(final)
-        return
-    # A directory cannot be renamed onto a full one: the old one steps aside first, and comes back if need be.
-    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}-old-", dir=final.parent))
-    try:
-        final.rename(aside / final.name)
-        try:
-            new.rename(final)
-        except OSError:
-            (aside / final.name).rename(final)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _remove_leftovers(directory: Path, keep: Callable[[Path], bool]) -> None:
+    for path in directory.iterdir():
+        if not keep(path):
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -180,6 +251,16 @@ def _flush(path: Path) -> None:
         os.close(fd)
 
 
-def _sha256(path: Path) -> str:
+def _sha256_of(manifest: dict[str, Any]) -> str:
+    # Once through JSON, after which keys and sequences are what a reader will find.
+    canonical = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -14,13 +14,17 @@ from tqdm import tqdm
 
 import checkpoint
 import ppo
+import sac_drq
 from car_racing import ViewConfig, make_stock_env
 from checkpoint import Checkpoint, CheckpointError
 from scoring import SCORING_TRACKS, Driver, Score, TrackResult, drive
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
 
 # Each agent's way from a checkpoint to a driver and the view it drives with.
-LOADERS: dict[str, Callable[[Checkpoint, torch.device], tuple[Driver, ViewConfig]]] = {ppo.AGENT: ppo.load_driver}
+LOADERS: dict[str, Callable[[Checkpoint, torch.device], tuple[Driver, ViewConfig]]] = {
+    ppo.AGENT: ppo.load_driver,
+    sac_drq.AGENT: sac_drq.load_driver,
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def main() -> None:
     try:
         options = EvaluateOptions(**given(EvaluateOptions, parser.parse_args()))
         assert options.checkpoint is not None
-        loaded = checkpoint.load(Path(options.checkpoint))
+        loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
         load_driver(loaded)
     except (SettingError, CheckpointError) as error:
         fail(str(error))

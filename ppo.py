@@ -4,6 +4,7 @@ PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,27 +151,37 @@ def is_finite(model: PPO) -> bool:
 
 
 def capture(model: PPO) -> dict[str, Any]:
-    """What `restore` needs to go on training: parameters, optimiser, counts and reward statistics."""
+    """All that the rest of a training depends on, between two updates, but for the process's random generators.
+
+    Copies on the CPU, which what the training does next leaves as they are.
+    """
     env = model.get_vec_normalize_env()
     assert env is not None
+    assert model.ep_info_buffer is not None
+    assert model.ep_success_buffer is not None
     return {
-        "policy": model.policy.state_dict(),
-        "optimizer": model.policy.optimizer.state_dict(),
+        "policy": _copied(model.policy.state_dict()),
+        "optimizer": _copied(model.policy.optimizer.state_dict()),
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "reward_statistics": {
             "mean": float(env.ret_rms.mean),
             "var": float(env.ret_rms.var),
             "count": float(env.ret_rms.count),
+            "returns": env.returns.tolist(),
         },
+        "envs": env.env_method("capture_episode"),
+        "episode_starts": np.asarray(model._last_episode_starts).tolist(),
+        "episodes": list(model.ep_info_buffer),
+        "successes": list(model.ep_success_buffer),
     }
 
 
-def restore(model: PPO, state: dict[str, Any], seed: int) -> None:
-    """Bring a freshly made model to where `capture` was called.
+def restore(model: PPO, state: dict[str, Any]) -> None:
+    """Bring a freshly made model, and its environments, to where `capture` was called.
 
-    The random generators start anew, from the seed and the step count together, so that a resumed run does not repeat
-    the tracks and the noise that it began with.
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
     """
     env = model.get_vec_normalize_env()
     assert env is not None
@@ -182,8 +193,21 @@ def restore(model: PPO, state: dict[str, Any], seed: int) -> None:
     env.ret_rms.mean = np.array(statistics["mean"])
     env.ret_rms.var = np.array(statistics["var"])
     env.ret_rms.count = statistics["count"]
-    branch = np.random.SeedSequence([seed, model.num_timesteps])
-    model.set_random_seed(int(branch.generate_state(1)[0]) % 2**31)
+    env.returns = np.array(statistics["returns"])
+    episodes = zip(range(env.num_envs), state["envs"], strict=True)
+    model._last_obs = np.stack([env.env_method("restore_episode", episode, indices=[i])[0] for i, episode in episodes])
+    model._last_episode_starts = np.array(state["episode_starts"], dtype=bool)
+    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+
+
+def _copied(state: Any) -> Any:
+    """Nested state with every tensor in it copied to the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list) else state
 
 
 def driver_of(policy: ActorCriticPolicy) -> Driver:

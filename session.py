@@ -6,12 +6,13 @@ Nothing here knows PPO or SAC; the training scripts wire these parts to their ag
 import fcntl
 import os
 import platform
+import random
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any, Self
 
 import gymnasium as gym
+import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
@@ -108,7 +110,7 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     Raises:
         SettingError: if it cannot be written to, or holds another run already.
     """
-    resumed = None if options.resume is None else checkpoint.find(Path(options.resume).resolve()).parent
+    resumed = None if options.resume is None else checkpoint.find_run(Path(options.resume).resolve())
     if options.checkpoint_dir is not None:
         directory = Path(options.checkpoint_dir)
     elif resumed is not None:
@@ -163,6 +165,32 @@ def describe_run() -> dict[str, Any]:
 def default_run_name(agent: str, seed: int) -> str:
     """A name that tells runs apart: agent, seed and the time of the start."""
     return f"{agent}_s{seed}_{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def capture_generators() -> dict[str, Any]:
+    """The state of every random generator of this process (Python's, NumPy's, torch's) as tensors and plain values."""
+    # NumPy's global generator is what SB3 draws from.
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    assert isinstance(numpy_state, dict)
+    version, python_state, gauss_next = random.getstate()
+    return {
+        "python": [version, list(python_state), gauss_next],
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(state: dict[str, Any]) -> None:
+    """Bring every random generator to where `capture_generators` was called; the GPU's only where there are as many."""
+    version, python_state, gauss_next = state["python"]
+    random.setstate((version, tuple(python_state), gauss_next))
+    inner = state["numpy"]["state"]
+    inner = {**inner, "key": np.array(inner["key"], dtype=np.uint32)}
+    np.random.set_state({**state["numpy"], "state": inner})  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class StopSignal:
@@ -221,6 +249,11 @@ class ProgressBar:
         self._initial_steps = initial_steps
         self._latest_return: float | None = None
 
+    @property
+    def steps(self) -> int:
+        """The steps shown last."""
+        return int(self._bar.n)
+
     def update(self, steps: int, latest_return: float | None) -> None:
         """Show `steps`, and the return of the episode that ended last if one did."""
         if latest_return is not None:
@@ -258,14 +291,15 @@ class Evaluator:
         env: a plain environment from `car_racing.make_env`, without training rules.
         n_tracks: how many tracks.
         best: the best so far, when a run is resumed.
+        latest_step: the step of the latest evaluation, when a run is resumed.
     """
 
-    def __init__(self, env: gym.Env, n_tracks: int, best: BestScore | None) -> None:
+    def __init__(self, env: gym.Env, n_tracks: int, best: BestScore | None, latest_step: int = 0) -> None:
         self.env = env
         self.tracks = VALIDATION_TRACKS[:n_tracks]
         self.best = best
         self.latest: Score | None = None
-        self.latest_step = -1
+        self.latest_step = latest_step
 
     def evaluate(self, driver: Driver, step: int, stop: StopSignal) -> tuple[Score, bool] | None:
         """Score `driver`; also says whether it is the best of the run. None if a stop called it off."""
@@ -277,10 +311,6 @@ class Evaluator:
         if is_best:
             self.best = BestScore(result.mean, step)
         return result, is_best
-
-    def state(self) -> dict[str, Any]:
-        """The best so far as plain values, for a checkpoint."""
-        return {"best": None if self.best is None else asdict(self.best)}
 
 
 def evaluation_metrics(result: Score) -> dict[str, float]:

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tracks", type=int, default=30)
     options = parser.parse_args()
-    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint), torch.device("cpu"))
+    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint, with_arrays=False), torch.device("cpu"))
     fast, stock = make_env(view), make_stock_env(view)
     # From the end of the validation tracks: the first ones chose the checkpoint.
     differences, returns = [], []

@@ -1,5 +1,6 @@
 """Shared by the tests: no display, and the way back out of an Aim repository."""
 
+import json
 import os
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -7,6 +8,8 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 import aim
 import pytest
 from aim.sdk.index_manager import RepoIndexManager
+
+import checkpoint
 
 # What SB3's PPO logs of every update, by the names that this project gives them.
 UPDATE_METRICS = (
@@ -41,6 +44,14 @@ def read_closed(repo_path, run_hash):
     run = repo.get_run(run_hash)
     assert run is not None, "the run cannot be found in its repository"
     return run
+
+
+def rewrite_manifest(path, change):
+    """Change a manifest as a stranger could: with a checksum that fits."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest.pop("sha256")
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._sha256_of(manifest)}))
 
 
 @pytest.fixture

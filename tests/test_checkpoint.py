@@ -1,16 +1,21 @@
 """Checkpoints: whole or not at all, the newest found, damage and malice refused."""
 
+import hashlib
 import json
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import rewrite_manifest
 
 import checkpoint
 from checkpoint import CheckpointError
 
 STATE = {"policy": {"w": torch.arange(5.0)}, "steps": 7, "nested": [1, {"x": None}]}
+ARRAYS = {"pictures": np.arange(24, dtype=np.uint8).reshape(2, 3, 4)}
 META = {"agent": "ppo", "config": {"seed": 1}}
 
 
@@ -21,8 +26,11 @@ def assert_state(found, expected=STATE):
 
 
 def test_what_was_saved_is_loaded(tmp_path):
-    path = checkpoint.save(tmp_path / "run", "best", META, STATE)
+    path = checkpoint.save(tmp_path / "run", "best", META, STATE, ARRAYS)
     loaded = checkpoint.load(path)
+    np.testing.assert_array_equal(loaded.arrays["pictures"], ARRAYS["pictures"])
+    loaded.arrays["pictures"][:] = 0
+    np.testing.assert_array_equal(checkpoint.load(path).arrays["pictures"], ARRAYS["pictures"])
     assert loaded.path == path
     assert loaded.meta == META
     assert_state(loaded.state)
@@ -53,10 +61,21 @@ def test_saving_again_under_a_name_replaces_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-@pytest.mark.parametrize(("failing", "at_call"), [("fsync", 1), ("rename", 1), ("rename", 2)])
-def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch, failing, at_call):
-    checkpoint.save(tmp_path, "best", META, STATE)
-    real, calls = getattr(os, failing), []
+@pytest.mark.parametrize(
+    ("module", "failing", "at_call"),
+    [
+        (os, "fsync", 1),
+        (os, "fsync", 2),
+        (os, "fsync", 3),
+        (np, "save", 1),
+        (Path, "replace", 1),
+        (Path, "write_bytes", 1),
+    ],
+)
+def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch, module, failing, at_call):
+    checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    before = sorted(path.name for path in (tmp_path / "best").iterdir())
+    real, calls = getattr(module, failing), []
 
     def fail(*args, **kwargs):
         calls.append(args)
@@ -65,11 +84,34 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch, failing,
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, failing, fail)
+        patch.setattr(module, failing, fail)
         with pytest.raises(OSError, match="No space left"):
-            checkpoint.save(tmp_path, "best", {**META, "agent": "new"}, STATE)
+            checkpoint.save(tmp_path, "best", {**META, "agent": "new"}, STATE, ARRAYS)
+        calls.clear()
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save_step(tmp_path, 7, META, STATE, ARRAYS)
     assert checkpoint.load(tmp_path / "best").meta == META
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
+    """Whatever part of the new files is there, until the manifest is renamed the old checkpoint is the one."""
+    checkpoint.save(tmp_path / "old", "best", META, STATE, ARRAYS)
+    checkpoint.save(tmp_path / "new", "best", {**META, "agent": "new"}, STATE, ARRAYS)
+    new_files = [path for path in (tmp_path / "new" / "best").iterdir() if path.name != "manifest.json"]
+    for written in range(len(new_files)):
+        for path in new_files[: written + 1]:
+            half = path.read_bytes()[: path.stat().st_size // (1 + (path == new_files[written]))]
+            (tmp_path / "old" / "best" / path.name).write_bytes(half)
+        assert checkpoint.load(tmp_path / "old" / "best").meta == META
+    checkpoint.save(tmp_path / "old", "best", {**META, "agent": "third"}, STATE)
+    assert len(list((tmp_path / "old" / "best").iterdir())) == 2, "what a kill has left is cleared away"
+    (tmp_path / "old" / "step_000000001").mkdir()
+    (tmp_path / "old" / "step_000000001" / "state-1.pt").write_bytes(b"half")
+    assert not checkpoint.holds_run(tmp_path / "old")
+    checkpoint.save_step(tmp_path / "old", 2, META, STATE)
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["best", "step_000000002"]
 
 
 def test_nothing_there_is_said_plainly(tmp_path):
@@ -85,37 +127,86 @@ def test_nothing_there_is_said_plainly(tmp_path):
         checkpoint.load(tmp_path)
 
 
+def file_of(path, key):
+    return path / json.loads((path / "manifest.json").read_text())["files"][key]["name"]
+
+
 def test_every_flipped_or_missing_byte_is_found(tmp_path):
-    path = checkpoint.save(tmp_path, "best", META, STATE)
-    whole = (path / "state.pt").read_bytes()
-    for position in range(0, len(whole), 97):
-        (path / "state.pt").write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(CheckpointError, match=r"state\.pt is damaged"):
+    path = checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    for file in (file_of(path, "state"), file_of(path, "pictures"), path / "manifest.json"):
+        whole = file.read_bytes()
+        damage = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 37)]
+        damage += [whole[:length] for length in (0, 10, len(whole) - 1)]
+        for damaged in damage:
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError) as error:
+                checkpoint.load(path)
+            assert "\n" not in str(error.value)
+            assert file.name in str(error.value) or "format version" in str(error.value)
+        file.unlink()
+        with pytest.raises(CheckpointError, match=r"cannot be read|holds no checkpoint"):
             checkpoint.load(path)
-    for length in (0, 10, len(whole) - 1):
-        (path / "state.pt").write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"state\.pt is damaged"):
-            checkpoint.load(path)
-    (path / "state.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
-        checkpoint.load(path)
+        file.write_bytes(whole)
+    assert checkpoint.load(path).meta == META
+
+
+def test_a_run_falls_back_to_the_newest_whole_checkpoint_and_says_why(tmp_path):
+    paths = [checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step}) for step in (10, 20, 30)]
+    assert checkpoint.load(tmp_path).passed_over == ()
+    file_of(paths[2], "state").write_bytes(b"")
+    loaded = checkpoint.load(tmp_path)
+    assert (loaded.path, loaded.state["steps"]) == (paths[1], 20)
+    assert len(loaded.passed_over) == 1
+    assert str(file_of(paths[2], "state")) in loaded.passed_over[0]
+    (paths[1] / "manifest.json").write_text("{")
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.state["steps"] == 10
+    assert len(loaded.passed_over) == 2
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(paths[2])
+    file_of(paths[0], "state").unlink()
+    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
+        checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "manifest", ["", "{", "[]", "null", "{}", '{"format_version": 1}', '{"format_version": 1, "sha256": {}}']
+    "manifest",
+    ["", "{", "[]", "null", "{}", '{"format_version": 2}', '{"format_version": 2, "sha256": {}}', "[" * 9999],
 )
 def test_a_manifest_that_is_none_is_refused(tmp_path, manifest):
     path = checkpoint.save(tmp_path, "best", META, STATE)
     (path / "manifest.json").write_text(manifest)
-    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json (cannot be read|is damaged)"):
         checkpoint.load(path)
 
 
-def test_another_format_version_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.pop("meta"),
+        lambda manifest: manifest.pop("files"),
+        lambda manifest: manifest["files"].pop("state"),
+        lambda manifest: manifest.update(files=[]),
+        lambda manifest: manifest.update(meta=3),
+        lambda manifest: manifest["files"]["state"].pop("name"),
+        lambda manifest: manifest["files"]["state"].update(name=None),
+        lambda manifest: manifest["files"]["state"].update(name="../best"),
+        lambda manifest: manifest["files"]["state"].update(name="/etc/passwd"),
+        lambda manifest: manifest["files"]["state"].update(sha256=None),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_refused(tmp_path, change):
     path = checkpoint.save(tmp_path, "best", META, STATE)
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
-    with pytest.raises(CheckpointError, match="format version 99"):
+    rewrite_manifest(path, change)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_format_version_is_named(tmp_path, version):
+    path = checkpoint.save(tmp_path, "best", META, STATE)
+    rewrite_manifest(path, lambda manifest: manifest.update(format_version=version))
+    with pytest.raises(CheckpointError, match=f"format version {version}"):
         checkpoint.load(path)
 
 
@@ -127,13 +218,35 @@ class Planted:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda state, path: path.write_bytes(pickle.dumps(state))])
-def test_a_planted_pickle_is_refused_and_never_runs(tmp_path, write):
-    path = checkpoint.save(tmp_path, "best", META, STATE)
-    write({"policy": Planted(tmp_path / "executed")}, path / "state.pt")
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["sha256"]["state.pt"] = checkpoint._sha256(path / "state.pt")  # a stranger can write any checksum
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="no plain state of tensors"):
+def save_object_array(planted, path):
+    with path.open("wb") as file:
+        np.save(file, np.array([planted], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("key", ["state", "pictures"])
+@pytest.mark.parametrize(
+    "write",
+    [torch.save, lambda planted, path: path.write_bytes(pickle.dumps(planted)), save_object_array],
+    ids=["torch", "pickle", "numpy"],
+)
+def test_a_planted_pickle_is_refused_and_never_runs(tmp_path, key, write):
+    path = checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    write({"policy": Planted(tmp_path / "executed")}, file_of(path, key))
+    digest = hashlib.sha256(file_of(path, key).read_bytes()).hexdigest()
+    rewrite_manifest(path, lambda manifest: manifest["files"][key].update(sha256=digest))
+    with pytest.raises(CheckpointError, match="no plain"):
         checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
+    # The manifest is JSON: a pickle in its place is no manifest.
+    (path / "manifest.json").write_bytes(pickle.dumps(Planted(tmp_path / "executed")))
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_only_the_arrays_asked_for_are_read(tmp_path):
+    path = checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    file_of(path, "pictures").unlink()
+    assert checkpoint.load(path, with_arrays=False).arrays == {}
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(path)

@@ -1,6 +1,5 @@
 """The PPO script as its users run it: train, stop, resume, score; and every mistake a user can make."""
 
-import json
 import os
 import re
 import shlex
@@ -9,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import UPDATE_METRICS, read_closed, read_metrics
+from conftest import UPDATE_METRICS, read_closed, read_metrics, rewrite_manifest
+from stable_baselines3 import PPO
 
 import checkpoint
 import ppo
 import train_ppo
+import training_run
 from car_racing import make_env
 from checkpoint import CheckpointError
 from ppo import PPOConfig
@@ -31,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = shlex.split(
     "--n-envs 2 --n-steps 16 --batch-size 16 --n-epochs 2 --action-repeat 10 --features-dim 16 --seed 3"
 )
+prepare = partial(training_run.prepare, train_ppo.KIND, "")
 FREQS = ["--eval-freq", "64", "--eval-tracks", "1", "--checkpoint-freq", "64"]
 
 
@@ -102,9 +105,7 @@ def test_resume_goes_on_where_the_run_was(trained):
     before = checkpoint.load(place / "checkpoints" / "small")
     # An unbeatable best, which a resumed run must not replace. The step's own record knows nothing of it.
     best_manifest = place / "checkpoints" / "small" / "best" / "manifest.json"
-    manifest = json.loads(best_manifest.read_text())
-    manifest["best"] = {"mean": 5000.0, "step": 64}
-    best_manifest.write_text(json.dumps(manifest))
+    rewrite_manifest(best_manifest.parent, lambda manifest: manifest["meta"]["best"].update(mean=5000.0, step=64))
     best_before = best_manifest.read_text()
 
     done = run_script("train_ppo.py", "--resume", "checkpoints/small", "--total-timesteps", 160, *FREQS, cwd=place)
@@ -139,7 +140,7 @@ def test_restore_brings_back_all_that_capture_took():
         models.append(ppo.make_model(config, env, torch.device("cpu")))
     trained, fresh = models
     trained.learn(32)
-    ppo.restore(fresh, ppo.capture(trained), config.seed)
+    ppo.restore(fresh, ppo.capture(trained))
     obs = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8)
     np.testing.assert_array_equal(
         trained.predict(obs, deterministic=True)[0], fresh.predict(obs, deterministic=True)[0]
@@ -265,7 +266,7 @@ def test_bad_flags_are_named_before_anything_is_created(tmp_path, monkeypatch, a
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").write_text("")
     with pytest.raises((SettingError, CheckpointError), match=message) as error:
-        train_ppo.prepare(argv)
+        prepare(argv)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
 
@@ -332,7 +333,7 @@ def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_p
     message = run_with_a_worker_that_dies(monkeypatch, tmp_path, die)
     assert message.endswith("died with exit code -9; go on with --resume run")
     meta = checkpoint.load(tmp_path / "run").meta
-    assert meta["steps"] == 78
+    assert meta["steps"] == 64, "the last moment at which every environment was whole"
     assert read_closed(tmp_path, meta["aim_run"])["status"] == "failed"
 
 
@@ -349,7 +350,7 @@ def test_a_stop_that_also_kills_the_workers_is_a_stop(tmp_path, monkeypatch):
 
 def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    real_train, calls = train_ppo.PPO.train, []
+    real_train, calls = PPO.train, []
 
     def diverging(self):
         real_train(self)
@@ -357,7 +358,7 @@ def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch
         if len(calls) == 2:
             self.policy.value_net.bias.data.fill_(float("nan"))
 
-    monkeypatch.setattr(train_ppo.PPO, "train", diverging)
+    monkeypatch.setattr(PPO, "train", diverging)
     args = [*SMALL, "--checkpoint-freq", "32", "--total-timesteps", "999", "--checkpoint-dir", "run", "--no-aim"]
     monkeypatch.setattr(sys, "argv", ["train_ppo.py", *args])
     with pytest.raises(SystemExit) as exit_:
@@ -377,20 +378,20 @@ def test_ctrl_c_during_an_evaluation_does_not_wait_for_its_end():
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda manifest: manifest.pop("agent"),
-        lambda manifest: manifest.pop("config"),
-        lambda manifest: manifest.pop("run_name"),
-        lambda manifest: manifest["config"].update(n_envs="8"),
+        lambda meta: meta.pop("agent"),
+        lambda meta: meta.pop("config"),
+        lambda meta: meta.pop("run_name"),
+        lambda meta: meta.pop("steps"),
+        lambda meta: meta.update(steps="many"),
+        lambda meta: meta["config"].update(n_envs="8"),
     ],
 )
 def test_a_checkpoint_that_was_tampered_with_is_refused_in_one_line(trained, tmp_path, damage):
     path = tmp_path / "step_000000064"
-    shutil.copytree(checkpoint.find(trained[0] / "checkpoints" / "small"), path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    damage(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copytree(checkpoint.load(trained[0] / "checkpoints" / "small").path, path)
+    rewrite_manifest(path, lambda manifest: damage(manifest["meta"]))
     with pytest.raises((CheckpointError, SettingError)) as error:
-        train_ppo.prepare(["--resume", str(path), "--total-timesteps", "9999"])
+        prepare(["--resume", str(path), "--total-timesteps", "9999"])
     assert "\n" not in str(error.value)
 
 
@@ -405,7 +406,7 @@ def test_resuming_into_another_directory_finds_a_best_of_its_own(trained, tmp_pa
     place, _ = trained
     args = ("--resume", place / "checkpoints" / "small", "--checkpoint-dir", "moved", "--total-timesteps", 10**6)
     job_args = [*map(str, args)]
-    job = train_ppo.prepare([*job_args[:-1], str(checkpoint.load(place / "checkpoints" / "small").meta["steps"] + 32)])
+    job = prepare([*job_args[:-1], str(checkpoint.load(place / "checkpoints" / "small").meta["steps"] + 32)])
     assert job.directory == Path("moved")
     done = run_script("train_ppo.py", *job_args[:-1], job.config.total_timesteps, *FREQS, "--no-aim", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -417,27 +418,25 @@ def test_resuming_into_another_directory_finds_a_best_of_its_own(trained, tmp_pa
 def test_a_read_only_directory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(SettingError, match="cannot be written to"):
-        train_ppo.prepare(["--checkpoint-dir", str(tmp_path / "run")])
+        prepare(["--checkpoint-dir", str(tmp_path / "run")])
 
 
 def test_a_directory_that_holds_a_run_is_refused_with_both_ways_on(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     with pytest.raises(SettingError, match=r"holds a run already; go on with it \(--resume .*\) or name another"):
-        train_ppo.prepare(["--checkpoint-dir", "checkpoints/small"])
+        prepare(["--checkpoint-dir", "checkpoints/small"])
 
 
 def test_flags_that_contradict_the_checkpoint_are_listed(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     with pytest.raises(SettingError, match=r"--n-envs \(there: 2, here: 4\), --gamma \(there: 0.99, here: 0.9\)"):
-        train_ppo.prepare(
-            ["--resume", "checkpoints/small", "--n-envs", "4", "--gamma", "0.9", "--total-timesteps", "999"]
-        )
+        prepare(["--resume", "checkpoints/small", "--n-envs", "4", "--gamma", "0.9", "--total-timesteps", "999"])
 
 
 def test_a_finished_run_asks_for_more_steps(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     with pytest.raises(SettingError, match="give a larger --total-timesteps"):
-        train_ppo.prepare(["--resume", "checkpoints/small", "--total-timesteps", "64"])
+        prepare(["--resume", "checkpoints/small", "--total-timesteps", "64"])
 
 
 def test_help_shows_that_beta_is_the_default(tmp_path):

@@ -1,0 +1,664 @@
+"""SAC + DrQ: soft actor-critic from pixels, its pictures shifted at random.
+
+SAC: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018. DrQ: Kostrikov et al., "Image Augmentation
+Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. From top to bottom: the settings, the
+replay buffer, the random shift, the networks, the agent. The algorithm itself is `SACAgent.update`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from car_racing import Frame, ViewConfig
+from checkpoint import Checkpoint, CheckpointError
+from scoring import Driver
+from settings import SettingError, check_settings, setting
+
+AGENT = "sac"
+ACTION_DIM = 3
+
+CRITIC_METRICS = ("critic_loss", "q1_mean", "q2_mean")
+ACTOR_METRICS = ("actor_loss", "alpha_loss", "entropy", "alpha")
+NETWORKS = ("critic", "critic_target", "actor")
+OPTIMIZERS = ("critic_optimizer", "actor_optimizer", "alpha_optimizer")
+
+EncoderName = Literal["drq", "light"]
+# (channels, kernel, stride) of each convolution.
+ENCODERS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "drq": ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1)),
+    "light": ((16, 8, 4), (32, 4, 2)),
+}
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """SAC's settings
+
+    A step is one decision, `action_repeat` frames of the game. No mixed precision: it cost an earlier version its
+    performance (a score of 861 fell to 209). Where nothing else is said, the numbers are DrQ's.
+
+    Raises:
+        SettingError: if a setting is out of its range, or two do not go together.
+    """
+
+    total_steps: int = setting(1_000_000, "steps to train for", minimum=1, may_change=True)
+    seed: int = setting(
+        1, "seed of the networks, the actions, the batches and the training tracks", minimum=0, maximum=2**32 - 1
+    )
+    replay_size: int = setting(30_000, "transitions that the replay buffer keeps, 7.5 kB each", minimum=1)
+    batch_size: int = setting(128, "transitions in an update", minimum=1)
+    learning_starts: int = setting(1_000, "steps of random actions before the first update", minimum=1)
+    updates_per_step: int = setting(1, "updates after each step", minimum=1)
+    learning_rate: float = setting(1e-3, "Adam's step size for encoder, critic and actor", above=0.0)
+    alpha_learning_rate: float = setting(1e-3, "Adam's step size for the temperature alpha", above=0.0)
+    gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
+    tau: float = setting(0.01, "share of the critic that the target critic takes on at a time", above=0.0, maximum=1.0)
+    target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
+    actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1)
+    init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0)
+    target_entropy: float = setting(-float(ACTION_DIM), "entropy that the temperature steers to, in nats")
+    pad: int = setting(4, "pixels by which a picture may be shifted each way; 0 shifts none", minimum=0, maximum=40)
+    encoder: EncoderName = setting(
+        "drq",
+        "the convolutions: DrQ's four of 3x3, or a light pair with large strides, a tenth of the work, for training "
+        "without a GPU",
+        choices=tuple(ENCODERS),
+    )
+    feature_dim: int = setting(50, "size of the features that the encoder gives to actor and critic", minimum=1)
+    hidden_dim: int = setting(1024, "width of the two hidden layers of the actor and of each Q", minimum=1)
+    log_std_min: float = setting(-10.0, "lower bound of the actor's log standard deviation")
+    log_std_max: float = setting(2.0, "upper bound of the actor's log standard deviation")
+    action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
+    frame_stack: int = setting(4, "frames in an observation", minimum=1)
+    grayscale: bool = setting(True, "see in colour; the replay buffer takes three times the memory")
+    compile: bool = setting(
+        False,
+        "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
+        may_change=True,
+    )
+    max_idle_frames: int = setting(
+        100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.log_std_min >= self.log_std_max:
+            raise SettingError(
+                f"--log-std-min {self.log_std_min} must be below --log-std-max {self.log_std_max}; give a smaller one"
+            )
+
+    @property
+    def view(self) -> ViewConfig:
+        """What one step means to the environment."""
+        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from the replay buffer, on the device that the agent learns on.
+
+    Attributes:
+        obs: uint8 (batch, channels, height, width).
+        actions: float32 (batch, action_dim), in [-1, 1].
+        rewards: float32 (batch, 1).
+        next_obs: as `obs`. It overlaps with `obs` in memory.
+        not_terminated: float32 (batch, 1): 0 where the game ended, 1 elsewhere. A time limit does not end the game.
+    """
+
+    obs: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    next_obs: torch.Tensor
+    not_terminated: torch.Tensor
+
+
+class ReplayBuffer:
+    """The newest `capacity` transitions of one environment, every frame stored once.
+
+    An observation is a stack of frames, of which all but the newest are in the observation before it, too. So a
+    transition is stored as the *numbers* of its frames, `frame_stack + 1` of them, and its two stacks are gathered when
+    it is drawn. At an episode's start the numbers repeat, as the frames of the stack do; so no stack ever reaches
+    across an episode's start, a reset or the seam of the ring that the frames lie in.
+
+    30,000 transitions of 84x84 grey frames take 226 MB, where whole observations would take 1.7 GB.
+
+    Args:
+        capacity: transitions to keep.
+        obs_shape: (channels, height, width) of an observation.
+        frame_stack: frames in an observation; divides its channels.
+        action_dim: numbers in an action.
+        device: where batches are wanted.
+        frames_device: where the frames lie; on the GPU, no picture crosses the bus twice.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        obs_shape: tuple[int, int, int],
+        frame_stack: int,
+        action_dim: int,
+        device: torch.device,
+        frames_device: torch.device,
+    ) -> None:
+        channels, height, width = obs_shape
+        self.capacity = capacity
+        self.device = device
+        self.size = 0
+        self._position = 0
+        self._channels = channels // frame_stack
+        # An episode of T transitions has T + 1 frames: a little more room, and `_make_room` for very short episodes.
+        ring = (capacity + capacity // 16 + frame_stack + 1, self._channels, height, width)
+        self._frames = torch.zeros(ring, dtype=torch.uint8, device=frames_device)
+        self._n_frames = 0  # ever stored: the next frame's number; frame n lies in the ring at n % its length
+        self._stack = torch.zeros(frame_stack, dtype=torch.int64)  # the numbers of the current observation's frames
+        self._numbers = torch.zeros((capacity, frame_stack + 1), dtype=torch.int64)
+        self._actions = torch.zeros((capacity, action_dim))
+        self._rewards = torch.zeros((capacity, 1))
+        self._not_terminated = torch.zeros((capacity, 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the buffer holds."""
+        return sum(tensor.nbytes for tensor in vars(self).values() if isinstance(tensor, torch.Tensor))
+
+    def start_episode(self, obs: Frame) -> None:
+        """The observation, uint8 (channels, height, width), that a reset returned."""
+        frames = obs.reshape(len(self._stack), self._channels, *obs.shape[1:])
+        for i, frame in enumerate(frames):
+            is_same = i > 0 and np.array_equal(frame, frames[i - 1])
+            self._stack[i] = self._stack[i - 1] if is_same else self._store(frame)
+
+    def add(self, action: NDArray[np.float32], reward: float, next_obs: Frame, terminated: bool) -> None:
+        """One step from the current observation to `next_obs`, whose newest frame alone is new.
+
+        Args:
+            action: (action_dim,), in [-1, 1].
+            reward: of the whole step.
+            next_obs: uint8 (channels, height, width), also where the episode ends with it.
+            terminated: whether the game ended. A time limit is no end.
+        """
+        number = self._store(next_obs[-self._channels :])
+        self._numbers[self._position, :-1] = self._stack
+        self._numbers[self._position, -1] = number
+        self._actions[self._position] = torch.as_tensor(action)
+        self._rewards[self._position] = reward
+        self._not_terminated[self._position] = not terminated
+        self._stack = self._numbers[self._position, 1:].clone()
+        self._position = (self._position + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """A batch drawn evenly, with replacement.
+
+        Raises:
+            ValueError: if the buffer is empty.
+        """
+        if self.size == 0:
+            raise ValueError("the replay buffer is empty")
+        return self.gather(torch.randint(self.size, (batch_size,), generator=generator))
+
+    def gather(self, indices: torch.Tensor) -> Batch:
+        """The transitions at `indices`, int64 (batch,), each in [0, size)."""
+        slots = self._numbers[indices] % len(self._frames)
+        frames = self._frames[slots.to(self._frames.device)].flatten(1, 2).to(self.device)
+        return Batch(
+            obs=frames[:, : -self._channels],
+            actions=self._actions[indices].to(self.device),
+            rewards=self._rewards[indices].to(self.device),
+            next_obs=frames[:, self._channels :],
+            not_terminated=self._not_terminated[indices].to(self.device),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is stored, for `load_state_dict`; the tensors are the buffer's own, not copies."""
+        return {
+            "frames": self._frames[: self._n_frames],
+            "n_slots": len(self._frames),
+            "n_frames": self._n_frames,
+            "stack": self._stack,
+            "size": self.size,
+            "position": self._position,
+            "numbers": self._numbers[: self.size],
+            "actions": self._actions[: self.size],
+            "rewards": self._rewards[: self.size],
+            "not_terminated": self._not_terminated[: self.size],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a buffer of the same capacity to where `state_dict` was called.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
+        """
+        self.size, self._position, self._n_frames = state["size"], state["position"], state["n_frames"]
+        if not (0 <= self._position < self.capacity and self.size <= self.capacity):
+            raise ValueError(f"{self.size} transitions do not fit in a replay buffer of {self.capacity}")
+        if state["n_slots"] > len(self._frames):
+            self._frames = self._frames.new_zeros((state["n_slots"], *self._frames.shape[1:]))
+        self._frames[: len(state["frames"])] = state["frames"]
+        self._stack = state["stack"].clone()
+        for name in ("numbers", "actions", "rewards", "not_terminated"):
+            getattr(self, f"_{name}")[: self.size] = state[name]
+
+    def _store(self, frame: Frame) -> int:
+        self._make_room()
+        self._frames[self._n_frames % len(self._frames)] = torch.from_numpy(np.ascontiguousarray(frame))
+        self._n_frames += 1
+        return self._n_frames - 1
+
+    def _make_room(self) -> None:
+        """Grow the ring by half where the next frame would overwrite one that is still in use.
+
+        That takes episodes of fewer than 16 steps; then at most two frames a transition are needed.
+        """
+        oldest = int(self._stack[0])
+        if self.size:
+            oldest = min(oldest, int(self._numbers[self._position if self.size == self.capacity else 0, 0]))
+        length = len(self._frames)
+        if self._n_frames - oldest < length:
+            return
+        grown = self._frames.new_zeros((length + length // 2 + 1, *self._frames.shape[1:]))
+        numbers = torch.arange(oldest, self._n_frames, device=grown.device)
+        grown[numbers % len(grown)] = self._frames[numbers % length]
+        self._frames = grown
+
+
+def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Tensor:
+    """Shift each picture by a few pixels, its border pixels repeated outwards (DrQ's augmentation).
+
+    Args:
+        obs: (batch, channels, height, width); all channels of a picture move together.
+        offsets: int64 (batch, 2), rows and columns, in [0, 2 * pad]; `pad` is no shift.
+        pad: pixels repeated on each side.
+
+    Returns:
+        Of the shape and dtype of `obs`, channels last in memory.
+    """
+    batch, channels, height, width = obs.shape
+    # F.pad has no uint8 on the GPU, and floats would be four times the memory to move.
+    padded = obs.new_empty((batch, channels, height + 2 * pad, width + 2 * pad))
+    padded[:, :, pad : pad + height, pad : pad + width] = obs
+    padded[:, :, :pad] = padded[:, :, pad : pad + 1]
+    padded[:, :, pad + height :] = padded[:, :, pad + height - 1 : pad + height]
+    padded[..., :pad] = padded[..., pad : pad + 1]
+    padded[..., pad + width :] = padded[..., pad + width - 1 : pad + width]
+    # Every position of the window is a view, so that picking one for each picture is a single gather.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    shifted = windows[torch.arange(batch, device=obs.device), :, offsets[:, 0], offsets[:, 1]]
+    return shifted.contiguous(memory_format=torch.channels_last)
+
+
+def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    """Two hidden layers with ReLU."""
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, out_dim),
+    )
+
+
+def init_weights(module: nn.Module) -> None:
+    """DrQ's start: orthogonal weights (gain sqrt(2) for convolutions), zero biases."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu") if isinstance(module, nn.Conv2d) else 1.0)
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
+class Encoder(nn.Module):
+    """Pictures to features: convolutions, then a linear layer, LayerNorm and tanh.
+
+    Args:
+        obs_shape: (channels, height, width).
+        convolutions: (channels, kernel, stride) of each.
+        feature_dim: size of the output.
+    """
+
+    def __init__(
+        self, obs_shape: tuple[int, int, int], convolutions: tuple[tuple[int, int, int], ...], feature_dim: int
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        in_channels = obs_shape[0]
+        for channels, kernel, stride in convolutions:
+            layers += [nn.Conv2d(in_channels, channels, kernel, stride), nn.ReLU(inplace=True)]
+            in_channels = channels
+        self.convolutions = nn.Sequential(*layers)
+        with torch.no_grad():
+            n_flat = self.convolutions(torch.zeros(1, *obs_shape)).numel()
+        self.linear = nn.Linear(n_flat, feature_dim)
+        self.norm = nn.LayerNorm(feature_dim)
+        self.apply(init_weights)
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """Features (batch, feature_dim), in (-1, 1), of pixels (batch, channels, height, width) in [0, 255]."""
+        # Channels-last all the way, in which convolutions are faster; so is flattening, as no number has to move.
+        obs = obs.to(self.linear.weight.dtype, memory_format=torch.channels_last)
+        hidden = self.convolutions(obs.mul(1.0 / 255.0).sub_(0.5))
+        return torch.tanh(self.norm(self.linear(hidden.permute(0, 2, 3, 1).flatten(1))))
+
+
+class Critic(nn.Module):
+    """Two Q-functions over one encoder; the encoder learns from them alone."""
+
+    def __init__(self, obs_shape: tuple[int, int, int], config: SACConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(obs_shape, ENCODERS[config.encoder], config.feature_dim)
+        self.q1 = mlp(config.feature_dim + ACTION_DIM, config.hidden_dim, 1)
+        self.q2 = mlp(config.feature_dim + ACTION_DIM, config.hidden_dim, 1)
+        self.q1.apply(init_weights)
+        self.q2.apply(init_weights)
+
+    def forward(
+        self, obs: torch.Tensor, actions: torch.Tensor, detach_encoder: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both Q-values, (batch, 1) each, of pixels and actions; `detach_encoder` keeps gradients from the encoder."""
+        features = self.encoder(obs)
+        return self.q_values(features.detach() if detach_encoder else features, actions)
+
+    def q_values(self, features: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both Q-values, (batch, 1) each, of encoded observations and actions."""
+        inputs = torch.cat([features, actions], dim=1)
+        return self.q1(inputs), self.q2(inputs)
+
+
+class Actor(nn.Module):
+    """A Gaussian squashed into (-1, 1) by tanh, over the critic's features."""
+
+    def __init__(self, config: SACConfig) -> None:
+        super().__init__()
+        self.trunk = mlp(config.feature_dim, config.hidden_dim, 2 * ACTION_DIM)
+        self.log_std_bounds = (config.log_std_min, config.log_std_max)
+        self.trunk.apply(init_weights)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log standard deviation before the tanh, (batch, action_dim) each."""
+        mean, log_std = self.trunk(features).chunk(2, dim=1)
+        low, high = self.log_std_bounds
+        return mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1.0)
+
+    def sample(self, features: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Actions (batch, action_dim) and their log density (batch, 1), by the reparametrisation trick.
+
+        Args:
+            features: (batch, feature_dim).
+            noise: standard normal, (batch, action_dim).
+        """
+        mean, log_std = self(features)
+        u = mean + noise * log_std.exp()
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+        # SAC's appendix C, with log(1 - tanh(u)^2) in a form that does not underflow.
+        log_prob = log_prob - 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+        return torch.tanh(u), log_prob.sum(dim=1, keepdim=True)
+
+
+class CudaGraph:
+    """A function of tensors that returns nothing, recorded once as a CUDA graph: one launch where there were hundreds.
+
+    What it changes (parameters, optimisers, sums) it must change in place. The first calls run it as it is, on a stream
+    of their own as CUDA asks for, so that everything it allocates once is there when it is recorded.
+
+    Args:
+        function: what to record; its tensors must keep their shapes from call to call.
+    """
+
+    N_WARM_UPS = 3
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+        self._n_calls = 0
+        self._inputs: list[torch.Tensor] = []
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *inputs: torch.Tensor) -> None:
+        self._n_calls += 1
+        if self._n_calls <= self.N_WARM_UPS:
+            self._warm_up(inputs)
+            return
+        if self._graph is None:
+            self._inputs = [tensor.clone() for tensor in inputs]
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._function(*self._inputs)
+        for recorded, given in zip(self._inputs, inputs, strict=True):
+            recorded.copy_(given)
+        self._graph.replay()
+
+    def _warm_up(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+class SACAgent:
+    """Soft actor-critic on randomly shifted pictures.
+
+    All randomness is drawn on the CPU from one generator, so an update is a plain function of parameters, batch and
+    draws, and the same on every device.
+
+    Args:
+        config: the settings.
+        device: where to learn.
+        dtype: of parameters and arithmetic.
+
+    Attributes:
+        n_updates: updates made so far.
+    """
+
+    def __init__(self, config: SACConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.config = config
+        self.device = device
+        self.dtype = dtype
+        self.n_updates = 0
+        self.generator = torch.Generator().manual_seed(config.seed)
+        torch.manual_seed(config.seed)
+        obs_shape = config.view.obs_shape
+        self.critic = Critic(obs_shape, config).to(device, dtype)
+        self.critic_target = Critic(obs_shape, config).to(device, dtype)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.actor = Actor(config).to(device, dtype)
+        self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
+
+        def adam(parameters: Any, learning_rate: float) -> torch.optim.Adam:
+            return torch.optim.Adam(parameters, learning_rate, fused=True, capturable=device.type == "cuda")
+
+        self.critic_optimizer = adam(self.critic.parameters(), config.learning_rate)
+        self.actor_optimizer = adam(self.actor.parameters(), config.learning_rate)
+        self.alpha_optimizer = adam([self.log_alpha], config.alpha_learning_rate)
+        # Sums since the last `pop_metrics`, on the device, and at the end the number of updates in them.
+        self._one = torch.ones((), device=device, dtype=dtype)
+        self._critic_sums = torch.zeros(len(CRITIC_METRICS) + 1, device=device, dtype=dtype)
+        self._actor_sums = torch.zeros(len(ACTOR_METRICS) + 1, device=device, dtype=dtype)
+        if config.compile:
+            self._compile()
+
+    @property
+    def alpha(self) -> torch.Tensor:
+        """The temperature: what a nat of entropy is worth in reward."""
+        return self.log_alpha.exp()
+
+    def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
+        """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
+        with torch.no_grad():
+            features = self.critic.encoder(torch.from_numpy(obs[None]).to(self.device))
+            if deterministic:
+                action = torch.tanh(self.actor(features)[0])
+            else:
+                action, _ = self.actor.sample(features, self._noise(1))
+        return action[0].cpu().numpy().astype(np.float32)
+
+    def random_action(self) -> NDArray[np.float32]:
+        """An action, float32 (action_dim,), drawn evenly from [-1, 1]."""
+        return (2.0 * torch.rand(ACTION_DIM, generator=self.generator) - 1.0).numpy()
+
+    def update(self, replay: ReplayBuffer) -> None:
+        """One step of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
+        config = self.config
+        batch = replay.sample(config.batch_size, self.generator)
+        obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
+        noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
+        self.n_updates += 1
+
+        self.update_critic(obs, batch.actions, batch.rewards, next_obs, batch.not_terminated, next_noise)
+        if self.n_updates % config.actor_update_freq == 0:
+            self.update_actor_and_alpha(obs, noise)
+        if self.n_updates % config.target_update_freq == 0:
+            self.update_critic_target()
+
+    def update_critic(
+        self,
+        obs: torch.Tensor,
+        actions: torch.Tensor,
+        rewards: torch.Tensor,
+        next_obs: torch.Tensor,
+        not_terminated: torch.Tensor,
+        next_noise: torch.Tensor,
+    ) -> None:
+        """Fit both Q-functions, and the encoder with them, to the soft Bellman target."""
+        loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, not_terminated, next_noise)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        self._critic_sums += torch.stack([loss.detach(), q1.detach().mean(), q2.detach().mean(), self._one])
+
+    def update_actor_and_alpha(self, obs: torch.Tensor, noise: torch.Tensor) -> None:
+        """Move the actor towards what the new critic values, and the temperature towards the target entropy."""
+        # The encoder has just changed: features from before the critic's step would be of another encoder. No gradient
+        # of the actor's reaches it, so one encoding serves the actor and its Q-values alike.
+        with torch.no_grad():
+            features = self.critic.encoder(obs)
+        loss, log_prob = self._actor_loss(features, noise)
+        self.actor_optimizer.zero_grad()
+        loss.backward(inputs=list(self.actor.parameters()))
+        self.actor_optimizer.step()
+
+        entropy = -log_prob.detach().mean()
+        alpha_loss = self.alpha * (entropy - self.config.target_entropy)
+        self.alpha_optimizer.zero_grad()
+        alpha_loss.backward()
+        self.alpha_optimizer.step()
+        self._actor_sums += torch.stack([loss.detach(), alpha_loss.detach(), entropy, self.alpha.detach(), self._one])
+
+    def update_critic_target(self) -> None:
+        """Let the target critic follow: theta' <- tau theta + (1 - tau) theta'."""
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Means over the updates since the last call, by name; empty where there was none. Waits for the GPU."""
+        metrics: dict[str, float] = {}
+        for names, sums in ((CRITIC_METRICS, self._critic_sums), (ACTOR_METRICS, self._actor_sums)):
+            *totals, n_updates = sums.tolist()
+            if n_updates:
+                metrics |= {name: total / n_updates for name, total in zip(names, totals, strict=True)}
+            sums.zero_()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, for `load_state_dict`: tensors and plain values."""
+        modules = {name: getattr(self, name).state_dict() for name in (*NETWORKS, *OPTIMIZERS)}
+        return {
+            **modules,
+            "log_alpha": self.log_alpha.detach(),
+            "n_updates": self.n_updates,
+            "generator": self.generator.get_state(),
+            "critic_sums": self._critic_sums,
+            "actor_sums": self._actor_sums,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring an agent of the same settings to where `state_dict` was called.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
+        """
+        for name in (*NETWORKS, *OPTIMIZERS):
+            getattr(self, name).load_state_dict(state[name])
+        for name in OPTIMIZERS:
+            for group in getattr(self, name).param_groups:
+                group["capturable"] = self.device.type == "cuda"  # the checkpoint may be of another device
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self.n_updates = state["n_updates"]
+        self.generator.set_state(state["generator"])
+        self._critic_sums.copy_(state["critic_sums"])
+        self._actor_sums.copy_(state["actor_sums"])
+
+    def _critic_loss(
+        self,
+        obs: torch.Tensor,
+        actions: torch.Tensor,
+        rewards: torch.Tensor,
+        next_obs: torch.Tensor,
+        not_terminated: torch.Tensor,
+        next_noise: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            next_actions, next_log_prob = self.actor.sample(self.critic.encoder(next_obs), next_noise)
+            target_v = torch.min(*self.critic_target(next_obs, next_actions)) - self.alpha * next_log_prob
+            target_q = rewards + self.config.gamma * not_terminated * target_v
+        q1, q2 = self.critic(obs, actions, detach_encoder=False)
+        return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
+
+    def _actor_loss(self, features: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        actions, log_prob = self.actor.sample(features, noise)
+        q = torch.min(*self.critic.q_values(features, actions))
+        return (self.alpha.detach() * log_prob - q).mean(), log_prob
+
+    def _compile(self) -> None:
+        self._critic_loss = torch.compile(self._critic_loss)  # type: ignore[method-assign]
+        self._actor_loss = torch.compile(self._actor_loss)  # type: ignore[method-assign]
+        if self.device.type == "cuda":
+            self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
+            self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
+            self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
+
+    def _shifted(self, obs: torch.Tensor) -> torch.Tensor:
+        pad = self.config.pad
+        offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
+        return random_shift(obs, offsets.to(self.device), pad)
+
+    def _noise(self, n: int) -> torch.Tensor:
+        return torch.randn((n, ACTION_DIM), generator=self.generator).to(self.device, self.dtype)
+
+
+def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
+    """The replay buffer of these settings: on the GPU where it takes less than half of what is free there."""
+    obs_shape = config.view.obs_shape
+    channels, height, width = obs_shape
+    n_bytes = (config.replay_size + config.replay_size // 16) * channels // config.frame_stack * height * width
+    fits = device.type == "cuda" and n_bytes < torch.cuda.mem_get_info(device)[0] // 2
+    frames_device = device if fits else torch.device("cpu")
+    return ReplayBuffer(config.replay_size, obs_shape, config.frame_stack, ACTION_DIM, device, frames_device)
+
+
+def driver_of(agent: SACAgent) -> Driver:
+    """The agent as a driver for scoring: its deterministic action, tanh of the mean."""
+    return lambda obs: agent.act(obs, deterministic=True)
+
+
+def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, ViewConfig]:
+    """The trained agent of a checkpoint as a driver, and the view that it drives with.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make an agent.
+    """
+    try:
+        config = replace(SACConfig(**checkpoint.meta["config"]), compile=False)
+        agent = SACAgent(config, device)
+        agent.load_state_dict(checkpoint.state["agent"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({str(error).splitlines()[0]})") from None
+    return driver_of(agent), config.view

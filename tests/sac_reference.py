@@ -1,0 +1,122 @@
+"""SAC + DrQ written literally: one plain step after another, nothing shared, nothing fused. Slow, and easy to check.
+
+It takes its networks from a `SACAgent`, but of them the layers only: encoding, Q-values, density and shift are written
+out here. It draws its random numbers in the order of `SACAgent.update`, so that from the same start the two must
+come to the same parameters.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
+
+from sac_drq import ACTION_DIM
+
+
+def literal_shift(obs, offsets, pad):
+    """Pad with the border's pixels, then cut a window out of each picture."""
+    height, width = obs.shape[2:]
+    padded = F.pad(obs, (pad, pad, pad, pad), mode="replicate")
+    pictures = [
+        picture[:, row : row + height, column : column + width]
+        for picture, (row, column) in zip(padded, offsets.tolist(), strict=True)
+    ]
+    return torch.stack(pictures)
+
+
+class LiteralSAC:
+    """From where an agent stands before its first update.
+
+    Args:
+        agent: its networks, dtype, device, settings and the state of its generator are copied.
+        stale_features: the mistake of giving the actor the features from before the critic's step.
+    """
+
+    def __init__(self, agent, stale_features=False):
+        self.config, self.device, self.dtype = agent.config, agent.device, agent.dtype
+        self.stale_features = stale_features
+        self.critic, self.critic_target, self.actor = (
+            copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+            for network in (agent.critic, agent.critic_target, agent.actor)
+        )
+        self.log_alpha = agent.log_alpha.detach().clone().requires_grad_()
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), self.config.learning_rate)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), self.config.learning_rate)
+        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], self.config.alpha_learning_rate)
+        self.generator = torch.Generator()
+        self.generator.set_state(agent.generator.get_state())
+        self.n_updates = 0
+
+    def encode(self, critic, obs):
+        hidden = critic.encoder.convolutions(obs.to(self.dtype) / 255.0 - 0.5)
+        flat = hidden.permute(0, 2, 3, 1).reshape(len(obs), -1)  # in the order of the encoder's linear layer
+        return torch.tanh(critic.encoder.norm(critic.encoder.linear(flat)))
+
+    def q_values(self, critic, features, actions):
+        inputs = torch.cat([features, actions.to(self.dtype)], dim=1)
+        return critic.q1(inputs), critic.q2(inputs)
+
+    def sample(self, features, noise):
+        mean, log_std = self.actor.trunk(features).chunk(2, dim=1)
+        low, high = self.config.log_std_min, self.config.log_std_max
+        std = (low + (torch.tanh(log_std) + 1.0) / 2.0 * (high - low)).exp()
+        tanh = TanhTransform(cache_size=1)  # remembers u, so that nothing is lost in its inverse
+        actions = tanh(mean + std * noise)
+        log_prob = TransformedDistribution(Normal(mean, std), [tanh]).log_prob(actions)
+        return actions, log_prob.sum(dim=1, keepdim=True)
+
+    def target_q(self, rewards, next_obs, not_terminated, next_noise):
+        with torch.no_grad():
+            next_actions, next_log_prob = self.sample(self.encode(self.critic, next_obs), next_noise)
+            features = self.encode(self.critic_target, next_obs)
+            q1, q2 = self.q_values(self.critic_target, features, next_actions)
+            value = torch.minimum(q1, q2) - self.log_alpha.exp() * next_log_prob
+            return rewards + self.config.gamma * not_terminated * value
+
+    def update(self, replay):
+        batch = replay.sample(self.config.batch_size, self.generator)
+        obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
+        noise, next_noise = self._noise(), self._noise()
+        rewards, not_terminated = batch.rewards.to(self.dtype), batch.not_terminated.to(self.dtype)
+        self.n_updates += 1
+
+        with torch.no_grad():
+            stale = self.encode(self.critic, obs) if self.stale_features else None
+
+        target_q = self.target_q(rewards, next_obs, not_terminated, next_noise)
+        q1, q2 = self.q_values(self.critic, self.encode(self.critic, obs), batch.actions)
+        critic_loss = F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q)
+        self.critic_optimizer.zero_grad()
+        critic_loss.backward()
+        self.critic_optimizer.step()
+
+        if self.n_updates % self.config.actor_update_freq == 0:
+            fresh = self.encode(self.critic, obs).detach()
+            features = stale if self.stale_features else fresh
+            actions, log_prob = self.sample(features, noise)
+            q_features = stale if self.stale_features else self.encode(self.critic, obs).detach()
+            q1, q2 = self.q_values(self.critic, q_features, actions)
+            actor_loss = (self.log_alpha.exp().detach() * log_prob - torch.minimum(q1, q2)).mean()
+            self.actor_optimizer.zero_grad()
+            actor_loss.backward()  # into the critic as well, which is never stepped with it: `zero_grad` comes first
+            self.actor_optimizer.step()
+
+            alpha_loss = (self.log_alpha.exp() * (-log_prob - self.config.target_entropy).detach()).mean()
+            self.alpha_optimizer.zero_grad()
+            alpha_loss.backward()
+            self.alpha_optimizer.step()
+
+        if self.n_updates % self.config.target_update_freq == 0:
+            with torch.no_grad():
+                for target, source in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
+                    target.copy_((1.0 - self.config.tau) * target + self.config.tau * source)
+
+    def _shifted(self, obs):
+        pad = self.config.pad
+        offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
+        return literal_shift(obs.to(self.dtype), offsets, pad)
+
+    def _noise(self):
+        shape = (self.config.batch_size, ACTION_DIM)
+        return torch.randn(shape, generator=self.generator).to(self.device, self.dtype)

@@ -1,0 +1,718 @@
+"""SAC + DrQ against references: a naive buffer, np.pad, torch's distributions, the literal update of `sac_reference`.
+
+At the end, a toy task in pixels that an agent must learn.
+"""
+
+import copy
+import io
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sac_reference import LiteralSAC
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
+
+from sac_drq import ACTION_DIM, ENCODERS, Actor, ReplayBuffer, SACAgent, SACConfig, driver_of, make_replay, random_shift
+
+CPU = torch.device("cpu")
+HAS_COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+# A gamma that float32, in which rewards and ends are stored, holds exactly: so float64 has nothing to blame it for.
+SMALL = SACConfig(encoder="light", feature_dim=8, hidden_dim=16, batch_size=8, gamma=0.984375, replay_size=40)
+METRICS = {"critic_loss", "q1_mean", "q2_mean", "actor_loss", "alpha_loss", "entropy", "alpha"}
+
+
+def saved_and_loaded(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+# The replay buffer ----------------------------------------------------------------------------------------------------
+
+
+class NaiveBuffer:
+    """The newest transitions, each with both of its stacks in full, in the order of the ring."""
+
+    def __init__(self, capacity):
+        self.capacity = capacity
+        self.transitions = []
+        self.n_added = 0
+
+    def start_episode(self, obs):
+        self.obs = obs.copy()
+
+    def add(self, action, reward, next_obs, terminated):
+        transition = (self.obs, action.copy(), reward, next_obs.copy(), 0.0 if terminated else 1.0)
+        self.transitions[self.n_added % self.capacity : self.n_added % self.capacity + 1] = [transition]
+        self.n_added += 1
+        self.obs = next_obs.copy()
+
+
+def random_stream(rng, frame_stack, channels, size=(5, 6), mean_length=None):
+    """Endless calls of `start_episode` and `add`: episodes from one step up, ended by the game or by time."""
+
+    def frame():
+        # A frame in four is one of few, so that frames are also equal where they are not the same.
+        if rng.random() < 0.25:
+            return np.full((channels, *size), rng.integers(2), np.uint8)
+        return rng.integers(0, 256, (channels, *size), np.uint8)
+
+    mean_length = mean_length or rng.choice([1, 3, 30])
+    while True:
+        first = frame()
+        frames = [first] * frame_stack
+        if rng.random() < 0.3:  # a stack from the middle of an episode
+            frames = [frame() if rng.random() < 0.7 else first for _ in range(frame_stack)]
+        yield "start_episode", (np.concatenate(frames),)
+        length = rng.geometric(1.0 / mean_length)
+        is_terminated = rng.random() < 0.5
+        for i in range(length):
+            frames = [*frames[1:], frame()]
+            action, reward = rng.uniform(-1, 1, ACTION_DIM).astype(np.float32), float(np.float32(rng.normal()))
+            yield "add", (action, reward, np.concatenate(frames), bool(is_terminated and i == length - 1))
+
+
+def feed(stream, n_adds, *buffers):
+    """Give the buffers the same stream, up to its `n_adds`-th transition."""
+    while n_adds:
+        name, args = next(stream)
+        for buffer in buffers:
+            given = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
+            getattr(buffer, name)(*given)
+            for arg in given:  # an environment may write its next picture where the last one was
+                if isinstance(arg, np.ndarray):
+                    arg.fill(77)
+        n_adds -= name == "add"
+
+
+def small_buffer(capacity, frame_stack, channels, size=(5, 6)):
+    return ReplayBuffer(capacity, (frame_stack * channels, *size), frame_stack, ACTION_DIM, CPU, CPU)
+
+
+def assert_holds_the_same(buffer, naive):
+    assert buffer.size == len(naive.transitions)
+    batch = buffer.gather(torch.arange(buffer.size))
+    assert [field.dtype for field in batch] == [torch.uint8, torch.float32, torch.float32, torch.uint8, torch.float32]
+    obs, actions, rewards, next_obs, not_terminated = (
+        np.array(column) for column in zip(*naive.transitions, strict=True)
+    )
+    np.testing.assert_array_equal(batch.obs, obs)
+    np.testing.assert_array_equal(batch.actions, actions)
+    np.testing.assert_array_equal(batch.rewards, rewards[:, None])
+    np.testing.assert_array_equal(batch.next_obs, next_obs)
+    np.testing.assert_array_equal(batch.not_terminated, not_terminated[:, None])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("frame_stack", [1, 2, 3, 4])
+@pytest.mark.parametrize("capacity", [1, 2, 7, 50])
+def test_the_replay_buffer_equals_a_naive_one(capacity, frame_stack, channels):
+    for seed in range(6):
+        rng = np.random.default_rng([seed, capacity, frame_stack, channels])
+        stream = random_stream(rng, frame_stack, channels)
+        buffer, naive = small_buffer(capacity, frame_stack, channels), NaiveBuffer(capacity)
+        while naive.n_added < 5 * capacity + 30:
+            feed(stream, int(rng.integers(1, 2 + capacity // 3)), buffer, naive)
+            assert_holds_the_same(buffer, naive)
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 50])
+def test_saved_and_loaded_replay_buffer_goes_on_the_same(capacity):
+    """From before the first wrap to long after it; in some streams the ring of frames has grown by then."""
+    has_grown = False
+    for seed in range(20):
+        rng = np.random.default_rng([seed, capacity])
+        stream = random_stream(rng, 3, 1)
+        buffer, naive, fresh = small_buffer(capacity, 3, 1), NaiveBuffer(capacity), small_buffer(capacity, 3, 1)
+        n_bytes = buffer.nbytes
+        feed(stream, int(rng.integers(1, 4 * capacity + 2)), buffer, naive)
+        has_grown |= buffer.nbytes > n_bytes
+        fresh.load_state_dict(saved_and_loaded(buffer.state_dict()))
+        assert_holds_the_same(fresh, naive)
+        for _ in range(8):
+            feed(stream, int(rng.integers(1, capacity + 2)), buffer, naive, fresh)
+            assert_holds_the_same(buffer, naive)
+            assert_holds_the_same(fresh, naive)
+    assert has_grown, "the ring should grow in some stream for this test to say something"
+
+
+def test_a_loaded_replay_buffer_shares_no_memory_with_the_saved_one():
+    stream = random_stream(np.random.default_rng(0), 2, 1)
+    buffer, naive, other = small_buffer(7, 2, 1), NaiveBuffer(7), small_buffer(7, 2, 1)
+    feed(stream, 10, buffer, naive)
+    other.load_state_dict(buffer.state_dict())
+    feed(stream, 20, buffer)
+    assert_holds_the_same(other, naive)
+
+
+@pytest.mark.parametrize("n_adds", [13, 57])
+def test_samples_are_drawn_evenly_from_what_is_live(n_adds):
+    """Chi-square over 20 or 13 transitions: 99.99 % of even draws are below 3 times the degrees of freedom."""
+    buffer = small_buffer(20, 2, 1)
+    obs = np.zeros((2, 5, 6), np.uint8)
+    buffer.start_episode(obs)
+    for number in range(n_adds):
+        buffer.add(np.zeros(ACTION_DIM, np.float32), float(number), obs, False)
+    rewards = buffer.sample(20_000, torch.Generator().manual_seed(0)).rewards[:, 0]
+    live = range(max(0, n_adds - 20), n_adds)
+    counts = np.array([(rewards == number).sum() for number in live])
+    assert counts.sum() == 20_000, "a draw from what was never stored or is overwritten"
+    expected = 20_000 / len(live)
+    assert ((counts - expected) ** 2 / expected).sum() < 3 * (len(live) - 1)
+
+
+def test_samples_come_from_the_generator_given():
+    buffer = small_buffer(50, 2, 1)
+    feed(random_stream(np.random.default_rng(0), 2, 1), 50, buffer)
+    first, second = (buffer.sample(16, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    generator = torch.Generator().manual_seed(5)
+    batches = [buffer.sample(16, generator).actions for _ in range(2)]
+    assert torch.equal(batches[0], first.actions)
+    assert not torch.equal(*batches)
+
+
+def test_an_empty_replay_buffer_has_nothing_to_sample():
+    buffer = small_buffer(5, 2, 1)
+    with pytest.raises(ValueError, match="empty"):
+        buffer.sample(1, torch.Generator())
+    buffer.start_episode(np.zeros((2, 5, 6), np.uint8))
+    with pytest.raises(ValueError, match="empty"):
+        buffer.sample(1, torch.Generator())
+
+
+def test_the_default_replay_buffer_takes_an_eighth_of_a_naive_one():
+    config = SACConfig()
+    assert config.view.obs_shape == (4, 84, 84)
+    naive_n_bytes = 30_000 * 2 * 4 * 84 * 84
+    n_bytes = make_replay(config, CPU).nbytes
+    assert 30_000 * 84 * 84 < n_bytes <= 230e6 < naive_n_bytes / 7
+
+
+def test_a_replay_buffer_of_another_capacity_is_refused():
+    buffer = small_buffer(50, 2, 1)
+    feed(random_stream(np.random.default_rng(0), 2, 1), 50, buffer)
+    with pytest.raises(ValueError, match="do not fit"):
+        small_buffer(7, 2, 1).load_state_dict(buffer.state_dict())
+
+
+# The random shift -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_random_shift_is_padding_with_the_edge_and_cropping(pad, dtype):
+    """Every offset there is. Channels of different contents show that they move together."""
+    offsets = torch.cartesian_prod(torch.arange(2 * pad + 1), torch.arange(2 * pad + 1))
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (len(offsets), 3, 5, 7))).to(dtype)
+    shifted = random_shift(obs, offsets, pad)
+    assert (shifted.shape, shifted.dtype) == (obs.shape, dtype)
+    for picture, (row, column), result in zip(obs.numpy(), offsets.tolist(), shifted.numpy(), strict=True):
+        padded = np.pad(picture, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
+        np.testing.assert_array_equal(result, padded[:, row : row + 5, column : column + 7])
+
+
+def test_an_offset_of_pad_is_no_shift():
+    obs = torch.randint(0, 256, (4, 2, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(random_shift(obs, torch.full((4, 2), 3), 3), obs)
+    assert torch.equal(random_shift(obs, torch.zeros((4, 2), dtype=torch.int64), 0), obs)
+
+
+def test_random_shift_leaves_what_it_is_given():
+    obs = torch.randint(0, 256, (4, 2, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given = obs.clone()
+    random_shift(obs, torch.zeros((4, 2), dtype=torch.int64), 2).zero_()
+    assert torch.equal(obs, given)
+
+
+# The actor ------------------------------------------------------------------------------------------------------------
+
+
+def make_actor(**settings):
+    torch.manual_seed(0)
+    actor = Actor(replace(SMALL, **settings)).double()
+    features = torch.rand((256, SMALL.feature_dim), dtype=torch.float64) * 2 - 1
+    return actor, features, torch.randn((256, ACTION_DIM), dtype=torch.float64)
+
+
+def test_the_actor_samples_torchs_squashed_gaussian():
+    actor, features, noise = make_actor(log_std_min=-3.0, log_std_max=0.5)
+    actions, log_prob = actor.sample(features, noise)
+    mean, log_std = actor(features)
+    torch.testing.assert_close(actions, torch.tanh(mean + log_std.exp() * noise))
+    assert log_prob.shape == (256, 1)
+    reference = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
+    torch.testing.assert_close(log_prob, reference.log_prob(actions).sum(1, keepdim=True), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-10.0, 2.0), (-1.0, -0.5)])
+def test_log_std_stays_within_its_bounds(low, high):
+    actor, features, _ = make_actor(log_std_min=low, log_std_max=high)
+    with torch.no_grad():
+        moderate = actor(features)[1]
+        actor.trunk[-1].weight *= 1e6
+        extreme = actor(features)[1]
+    assert ((moderate > low) & (moderate < high)).all()
+    assert ((extreme >= low) & (extreme <= high)).all()
+    assert extreme.min() == pytest.approx(low)
+    assert extreme.max() == pytest.approx(high)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("raw_mean", [-1e4, -50.0, 50.0, 1e4])
+def test_sampling_stays_finite_for_huge_means(raw_mean, dtype):
+    actor, features, noise = make_actor()
+    actor.to(dtype)
+    with torch.no_grad():
+        actor.trunk[-1].bias[:ACTION_DIM] = raw_mean
+    actions, log_prob = actor.sample(features.to(dtype), noise.to(dtype))
+    (actions.sum() + log_prob.sum()).backward()
+    assert (actions.abs() <= 1.0).all()
+    for tensor in (actions, log_prob, *(parameter.grad for parameter in actor.parameters())):
+        assert torch.isfinite(tensor).all()
+
+
+# The update -----------------------------------------------------------------------------------------------------------
+
+
+def random_replay(config, n=40, device=CPU):
+    """A full replay buffer of random transitions, some of which end the game."""
+    replay = make_replay(config, device)
+    channels = 1 if config.grayscale else 3
+    feed(random_stream(np.random.default_rng(0), config.frame_stack, channels, (84, 84), mean_length=4), n, replay)
+    assert 0 < replay.gather(torch.arange(replay.size)).not_terminated.mean() < 1
+    return replay
+
+
+def parameters_of(agent):
+    """All that an update trains, by name."""
+    networks = {name: getattr(agent, name).named_parameters() for name in ("critic", "critic_target", "actor")}
+    parameters = {f"{name}.{key}": value for name, items in networks.items() for key, value in items}
+    return {key: value.detach().cpu().clone() for key, value in (parameters | {"log_alpha": agent.log_alpha}).items()}
+
+
+def assert_close_parameters(a, b, rtol, atol):
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def updated(learner, replay, n_updates):
+    for _ in range(n_updates):
+        learner.update(replay)
+    return parameters_of(learner)
+
+
+def agent_and_literal(config, dtype, n_updates, **kwargs):
+    agent, replay = SACAgent(config, CPU, dtype), random_replay(config)
+    literal = LiteralSAC(agent, **kwargs)
+    assert_close_parameters(parameters_of(agent), parameters_of(literal), 0.0, 0.0)
+    return updated(agent, replay, n_updates), updated(literal, replay, n_updates)
+
+
+def apart(a, b, start):
+    """The largest distance between two of the same parameters, as a share of how far they have come."""
+    return max(((a[key] - b[key]).norm() / (a[key] - start[key]).norm()).item() for key in start)
+
+
+VARIANTS = {
+    "light": {},
+    "drq": {"encoder": "drq"},
+    "colour, two frames": {"grayscale": False, "frame_stack": 2},
+    "other rhythms": {"actor_update_freq": 3, "target_update_freq": 1, "tau": 0.3, "pad": 0},
+    "other numbers": {"learning_rate": 3e-3, "alpha_learning_rate": 1e-2, "target_entropy": 5.0, "pad": 9},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_twenty_updates_equal_the_literal_ones(variant):
+    real, literal = agent_and_literal(replace(SMALL, **VARIANTS[variant]), torch.float64, 20)
+    assert_close_parameters(real, literal, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_in_single_precision_the_updates_stay_close_to_the_literal_ones(encoder):
+    """As a share of the way: of a gradient next to nothing, Adam makes a whole step, whatever sign rounding gave it."""
+    config = replace(SMALL, encoder=encoder)
+    real, literal = agent_and_literal(config, torch.float32, 20)
+    assert apart(real, literal, start=parameters_of(SACAgent(config, CPU))) < 0.01
+
+
+@pytest.mark.parametrize(("dtype", "closest"), [(torch.float64, 1e-9), (torch.float32, 0.01)])
+def test_features_from_before_the_critics_step_would_be_noticed(dtype, closest):
+    start = parameters_of(SACAgent(SMALL, CPU, dtype))
+    real, literal = agent_and_literal(SMALL, dtype, 20)
+    _, stale = agent_and_literal(SMALL, dtype, 20, stale_features=True)
+    assert apart(real, literal, start) < closest
+    assert apart(real, stale, start) > 0.1
+
+
+def random_batch(config, n=8):
+    """What `update_critic` and `update_actor_and_alpha` take, without a replay buffer."""
+    torch.manual_seed(3)
+    obs, next_obs = (torch.randint(0, 256, (n, *config.view.obs_shape), dtype=torch.uint8) for _ in range(2))
+    not_terminated = (torch.arange(n) % 2).float()[:, None]
+    noise = torch.randn(n, ACTION_DIM)
+    return obs, torch.rand(n, ACTION_DIM) * 2 - 1, torch.randn(n, 1), next_obs, not_terminated, noise
+
+
+def changed(before, after):
+    """The networks and parts of which every tensor changed, and those of which any did."""
+    groups = ("critic.encoder", "critic.q1", "critic.q2", "critic_target", "actor", "log_alpha")
+    moved = {
+        group: [not torch.equal(before[key], after[key]) for key in before if f"{key}.".startswith(f"{group}.")]
+        for group in groups
+    }
+    return {group for group in groups if all(moved[group])}, {group for group in groups if any(moved[group])}
+
+
+def test_each_part_of_an_update_changes_its_own_networks_alone():
+    agent = SACAgent(SMALL, CPU)
+    obs, actions, rewards, next_obs, not_terminated, noise = random_batch(SMALL)
+    states = [parameters_of(agent)]
+    agent.update_critic(obs, actions, rewards, next_obs, not_terminated, noise)
+    states.append(parameters_of(agent))
+    for parameter in agent.critic.parameters():
+        parameter.grad = None
+    agent.update_actor_and_alpha(obs, noise)
+    assert all(parameter.grad is None for parameter in agent.critic.parameters())
+    states.append(parameters_of(agent))
+    agent.update_critic_target()
+    states.append(parameters_of(agent))
+    assert all(parameter.grad is None for parameter in agent.critic_target.parameters())
+
+    expected = ({"critic.encoder", "critic.q1", "critic.q2"}, {"actor", "log_alpha"}, {"critic_target"})
+    for before, after, groups in zip(states[:-1], states[1:], expected, strict=True):
+        assert changed(before, after) == (groups, groups)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.5, 1.0])
+def test_the_target_moves_by_tau(tau):
+    agent = SACAgent(replace(SMALL, tau=tau), CPU, torch.float64)
+    with torch.no_grad():
+        for parameter in agent.critic.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    old = [parameter.clone() for parameter in agent.critic_target.parameters()]
+    agent.update_critic_target()
+    for before, after, source in zip(old, agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
+        torch.testing.assert_close(after, (1 - tau) * before + tau * source.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_target_starts_as_the_critic_and_is_never_trained():
+    agent = SACAgent(SMALL, CPU)
+    for target, source in zip(agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
+        assert torch.equal(target, source)
+        assert target.data_ptr() != source.data_ptr()
+        assert not target.requires_grad
+
+
+def test_actor_and_target_are_updated_at_their_own_rhythms():
+    agent, replay = SACAgent(replace(SMALL, actor_update_freq=2, target_update_freq=3), CPU), random_replay(SMALL)
+    changes = []
+    for _ in range(6):
+        before = parameters_of(agent)
+        agent.update(replay)
+        any_changed = changed(before, parameters_of(agent))[1]
+        changes.append(("critic.q1" in any_changed, "actor" in any_changed, "critic_target" in any_changed))
+    assert changes == [
+        (True, actor, target) for actor, target in zip([False, True] * 3, [False, False, True] * 2, strict=True)
+    ]
+    assert agent.n_updates == 6
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_the_end_of_the_game_has_no_future_where_the_time_limit_has(terminated):
+    """One transition, with which the episode ends either way: its target is told by the critic's loss."""
+    config = replace(SMALL, pad=0, batch_size=1)
+    agent, replay = SACAgent(config, CPU, torch.float64), make_replay(config, CPU)
+    rng = np.random.default_rng(0)
+    first, last, other = rng.integers(0, 256, (3, 4, 84, 84), np.uint8)
+    last[:3] = first[1:]
+    action = np.array([0.3, -0.5, 0.9], np.float32)
+    replay.start_episode(first)
+    replay.add(action, 1.5, last, terminated)
+    replay.start_episode(other)
+
+    # Another target network than the critic's, as it is in the middle of a training.
+    with torch.no_grad():
+        for parameter in agent.critic_target.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        q1, q2 = agent.critic(torch.from_numpy(first[None]), torch.from_numpy(action[None]))
+    literal = LiteralSAC(agent)
+    agent.generator.manual_seed(8)
+    draws = torch.Generator().manual_seed(8)
+    for shape, n in (((1,), 1), ((1, 2), 1), ((1, 2), 1)):  # the index and two shifts by nothing
+        torch.randint(n, shape, generator=draws)
+    torch.randn((1, ACTION_DIM), generator=draws)  # the actor's noise
+    next_noise = torch.randn((1, ACTION_DIM), generator=draws).double()
+    future = literal.target_q(0.0, torch.from_numpy(last[None]), 1.0, next_noise)
+    assert future.abs() > 0.1, "the future should matter for this test to say something"
+
+    agent.update(replay)
+    target = 1.5 if terminated else 1.5 + future
+    expected = ((q1 - target) ** 2 + (q2 - target) ** 2).item()
+    assert agent.pop_metrics()["critic_loss"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("target_entropy", "sign"), [(-100.0, -1), (100.0, 1)])
+def test_the_temperature_falls_where_entropy_is_above_its_target_and_rises_below(target_entropy, sign):
+    agent, replay = SACAgent(replace(SMALL, target_entropy=target_entropy), CPU), random_replay(SMALL)
+    assert agent.alpha.item() == pytest.approx(SMALL.init_temperature)
+    alphas = [agent.alpha.item()]
+    for _ in range(3):
+        updated(agent, replay, 2)
+        alphas.append(agent.alpha.item())
+    assert np.sign(agent.pop_metrics()["entropy"] - target_entropy) == -sign
+    assert (np.sign(np.diff(alphas)) == sign).all()
+
+
+def test_two_agents_of_one_seed_learn_the_same_and_of_two_do_not():
+    replay = random_replay(SMALL)
+    first, second, other = (updated(SACAgent(replace(SMALL, seed=seed), CPU), replay, 4) for seed in (1, 1, 2))
+    assert_close_parameters(first, second, 0.0, 0.0)
+    assert not torch.equal(first["actor.trunk.0.weight"], other["actor.trunk.0.weight"])
+
+
+def test_learning_draws_nothing_from_the_global_generators():
+    agent, replay = SACAgent(SMALL, CPU), random_replay(SMALL)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    agent.update(replay)
+    agent.act(np.zeros((4, 84, 84), np.uint8))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler")
+def test_compiled_updates_are_close_to_plain_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    replay, plain = random_replay(SMALL), SACAgent(SMALL, CPU)
+    start = parameters_of(plain)
+    torch._dynamo.reset()
+    compiled = updated(SACAgent(replace(SMALL, compile=True), CPU), replay, 6)
+    torch._dynamo.reset()
+    assert list(tmp_path.rglob("*.so")), "nothing was compiled"
+    assert apart(updated(plain, replay, 6), compiled, start) < 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compile", [False, True])
+# Of tensor cores that float64 has no use for, and of optimisers that could be in a CUDA graph outside of one.
+@pytest.mark.filterwarnings("ignore:.*TensorFloat32", "ignore:.*capturable=True")
+def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch):
+    """Enough updates for the CUDA graphs to be recorded and played again; losses and draws in float64."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    cuda = torch.device("cuda")
+    here, there = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, compile=compile), cuda, torch.float64)
+    expected = updated(here, random_replay(SMALL), 20)
+    assert_close_parameters(updated(there, random_replay(SMALL, device=cuda), 20), expected, rtol=1e-6, atol=1e-8)
+    metrics = there.pop_metrics()
+    for name, value in here.pop_metrics().items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5), name
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    np.testing.assert_allclose(there.act(obs), here.act(obs), atol=1e-5)
+
+
+# Saving, acting, metrics ----------------------------------------------------------------------------------------------
+
+
+def test_a_saved_and_loaded_agent_goes_on_bit_by_bit():
+    replay = random_replay(SMALL)
+    obs = np.random.default_rng(1).integers(0, 256, (4, 84, 84), np.uint8)
+    agent = SACAgent(SMALL, CPU)
+    updated(agent, replay, 5)  # so that the next is an update of the actor, and means have begun
+    fresh = SACAgent(replace(SMALL, seed=99), CPU)
+    fresh.load_state_dict(saved_and_loaded(agent.state_dict()))
+    for _ in range(5):
+        np.testing.assert_array_equal(fresh.act(obs), agent.act(obs))
+        np.testing.assert_array_equal(fresh.act(obs, deterministic=True), agent.act(obs, deterministic=True))
+        agent.update(replay)
+        fresh.update(replay)
+        assert_close_parameters(parameters_of(fresh), parameters_of(agent), 0.0, 0.0)
+    assert fresh.n_updates == agent.n_updates == 10
+    assert fresh.pop_metrics() == agent.pop_metrics()
+
+
+def test_the_state_of_other_networks_is_refused():
+    state = SACAgent(replace(SMALL, hidden_dim=17), CPU).state_dict()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        SACAgent(SMALL, CPU).load_state_dict(state)
+
+
+def test_actions():
+    agent, twin = SACAgent(SMALL, CPU), SACAgent(SMALL, CPU)
+    rng = np.random.default_rng(0)
+    for obs in rng.integers(0, 256, (5, 4, 84, 84), np.uint8):
+        action, again, best = agent.act(obs), agent.act(obs), agent.act(obs, deterministic=True)
+        for each in (action, again, best):
+            assert (each.shape, each.dtype) == ((ACTION_DIM,), np.float32)
+            assert (np.abs(each) <= 1.0).all()
+        assert not np.array_equal(action, again)
+        with torch.no_grad():
+            mean, _ = agent.actor(agent.critic.encoder(torch.from_numpy(obs[None])))
+        np.testing.assert_array_equal(best, torch.tanh(mean)[0])
+        np.testing.assert_array_equal(driver_of(agent)(obs), best)
+        for each in (action, again):
+            np.testing.assert_array_equal(twin.act(obs), each)
+
+
+def test_sampled_actions_spread_as_the_actor_says():
+    agent = SACAgent(replace(SMALL, log_std_min=-2.0, log_std_max=0.0), CPU)
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    with torch.no_grad():
+        mean, log_std = agent.actor(agent.critic.encoder(torch.from_numpy(obs[None])))
+    unsquashed = np.arctanh([agent.act(obs) for _ in range(2_000)])
+    np.testing.assert_allclose(unsquashed.mean(0), mean[0], atol=0.04)
+    np.testing.assert_allclose(unsquashed.std(0), log_std.exp()[0], rtol=0.06)
+
+
+def test_metrics_are_means_since_the_last_call():
+    agent, replay = SACAgent(replace(SMALL, alpha_learning_rate=0.1), CPU, torch.float64), random_replay(SMALL)
+    twin = SACAgent(agent.config, CPU, torch.float64)
+    assert agent.pop_metrics() == {}
+    for _ in range(2):
+        singles, alphas = [], []
+        for _ in range(4):
+            agent.update(replay)
+            twin.update(replay)
+            singles.append(twin.pop_metrics())
+            if agent.n_updates % 2 == 0:
+                alphas.append(agent.alpha.item())
+        means = agent.pop_metrics()
+        assert means.keys() == METRICS
+        for name in METRICS:
+            values = [single[name] for single in singles if name in single]
+            assert len(values) == (4 if name in ("critic_loss", "q1_mean", "q2_mean") else 2)
+            assert means[name] == pytest.approx(np.mean(values))
+        assert means["alpha"] == pytest.approx(np.mean(alphas))
+        assert agent.pop_metrics() == {}
+    agent.update(replay)
+    assert agent.pop_metrics().keys() == {"critic_loss", "q1_mean", "q2_mean"}
+
+
+def test_metrics_are_what_their_names_say():
+    agent = SACAgent(SMALL, CPU, torch.float64)
+    obs, actions, rewards, next_obs, not_terminated, noise = random_batch(SMALL)
+    noise = noise.double()
+    literal = LiteralSAC(agent)
+    target_q = literal.target_q(rewards, next_obs, not_terminated, noise)
+    q1, q2 = literal.q_values(literal.critic, literal.encode(literal.critic, obs), actions)
+    agent.update_critic(obs, actions, rewards, next_obs, not_terminated, noise)
+    metrics = agent.pop_metrics()
+    assert metrics["q1_mean"] == pytest.approx(q1.mean().item())
+    assert metrics["q2_mean"] == pytest.approx(q2.mean().item())
+    assert metrics["critic_loss"] == pytest.approx(((q1 - target_q) ** 2 + (q2 - target_q) ** 2).mean().item())
+
+    alpha, actor = agent.alpha.item(), copy.deepcopy(agent.actor)
+    with torch.no_grad():
+        sampled, log_prob = actor.sample(agent.critic.encoder(obs), noise)
+        q = torch.minimum(*agent.critic(obs, sampled))
+    agent.update_actor_and_alpha(obs, noise)
+    metrics = agent.pop_metrics()
+    assert metrics["entropy"] == pytest.approx(-log_prob.mean().item())
+    assert metrics["actor_loss"] == pytest.approx((alpha * log_prob - q).mean().item())
+    assert metrics["alpha_loss"] == pytest.approx(alpha * (-log_prob.mean().item() - SMALL.target_entropy))
+    assert metrics["alpha"] == pytest.approx(agent.alpha.item()) != alpha
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+
+class Chase:
+    """A marker below, to be brought under the square above; where they are, the picture alone tells.
+
+    Both start anywhere. The action's first number moves the marker, what is between them is lost at each of the ten
+    steps, after which time is up.
+    """
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def reset(self):
+        self.target, self.marker = self.rng.uniform(-1.0, 1.0, 2)
+        self.n_steps = 0
+        self.frames = [self.picture()] * 4
+        return np.stack(self.frames)
+
+    def step(self, action):
+        self.marker = float(np.clip(self.marker + 0.4 * action[0], -1.0, 1.0))
+        self.frames = [*self.frames[1:], self.picture()]
+        self.n_steps += 1
+        return np.stack(self.frames), -abs(self.marker - self.target), self.n_steps == 10
+
+    def picture(self):
+        picture = np.zeros((84, 84), np.uint8)
+        for row, where in ((16, self.target), (52, self.marker)):
+            column = round(36 + 30 * where)
+            picture[row : row + 12, column : column + 12] = 255
+        return picture
+
+
+def episode_return(env, driver):
+    obs, total, is_over = env.reset(), 0.0, False
+    while not is_over:
+        obs, reward, is_over = env.step(driver(obs))
+        total += reward
+    return total
+
+
+def score(driver):
+    """Mean return of twenty episodes, always the same ones."""
+    env = Chase(seed=10_000)
+    return np.mean([episode_return(env, driver) for _ in range(20)])
+
+
+def trained(config):
+    """The agent after `total_steps`, and the return of every episode on the way."""
+    agent, replay, env = SACAgent(config, CPU), make_replay(config, CPU), Chase(config.seed)
+    rng = np.random.default_rng(config.seed)
+
+    def explore(obs):
+        return rng.uniform(-1, 1, ACTION_DIM).astype(np.float32) if replay.size < config.learning_starts else act(obs)
+
+    act, returns = agent.act, []
+    obs, total = env.reset(), 0.0
+    replay.start_episode(obs)
+    for _ in range(config.total_steps):
+        action = explore(obs)
+        obs, reward, is_over = env.step(action)
+        replay.add(action, reward, obs, terminated=False)
+        total += reward
+        if is_over:
+            returns.append(total)
+            obs, total = env.reset(), 0.0
+            replay.start_episode(obs)
+        if replay.size >= config.learning_starts:
+            agent.update(replay)
+    return agent, returns
+
+
+@pytest.fixture(scope="module")
+def best_constant_score():
+    return max(score(lambda obs, value=value: np.array([value, 0.0, 0.0])) for value in np.linspace(-1, 1, 21))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_it_learns_from_pixels(seed, best_constant_score):
+    config = SACConfig(
+        total_steps=600,
+        seed=seed,
+        replay_size=600,
+        batch_size=32,
+        learning_starts=100,
+        learning_rate=3e-3,
+        gamma=0.8,
+        tau=0.05,
+        target_update_freq=1,
+        actor_update_freq=1,
+        encoder="light",
+        feature_dim=16,
+        hidden_dim=64,
+    )
+    untrained_score = score(driver_of(SACAgent(config, CPU)))
+    assert best_constant_score < -5.0, "without a look at the picture there should be little to gain"
+    agent, returns = trained(config)
+    assert score(driver_of(agent)) > 0.5 * max(best_constant_score, untrained_score)
+    assert np.mean(returns[-10:]) > 0.6 * np.mean(returns[:10])

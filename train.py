@@ -1,0 +1,171 @@
+"""Train SAC + DrQ on CarRacing-v3 from pixels, tracked in Aim."""
+
+import math
+import statistics
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aim_writer import AimWriter
+from car_racing import TrainingOptions, make_env
+from checkpoint import Checkpoint
+from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay
+from session import capture_generators, evaluation_metrics, restore_generators
+from training_run import AgentKind, DivergedError, Job, TrainingRun, run_script
+
+KIND = AgentKind(
+    AGENT,
+    SACConfig,
+    total="total_steps",
+    label=lambda _: "sac_drq",
+    script="train.py",
+    needs=("agent", "replay", "env"),
+)
+
+# Steps between two points of the update's metrics in Aim: often enough to see, seldom enough to cost nothing.
+LOG_FREQ = 500
+# Episodes that the rollout's means are taken over, as in Stable-Baselines3.
+EPISODE_WINDOW = 100
+
+
+class Training:
+    """SAC's training loop, and what must be kept of it to go on as if nothing had happened."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.config: SACConfig = run.job.config
+        self.agent = SACAgent(self.config, run.device)
+        self.replay = make_replay(self.config, run.device)
+        self.env = make_env(self.config.view, TrainingOptions(self.config.max_idle_frames))
+        self.step = 0
+        self.n_episodes = 0
+        self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
+        self.writer = AimWriter(run.tracker)
+        if run.job.resumed is None:
+            self.obs, _ = self.env.reset(seed=self.config.seed)
+            self.replay.start_episode(self.obs)
+        else:
+            run.resume(self._restore)
+        self._logged_at = time.perf_counter()
+        self._logged_step, self._logged_updates = self.step, self.agent.n_updates
+
+    def learn(self) -> None:
+        """Step, learn, evaluate and save until the steps are done or a signal asks for the end."""
+        while self.step < self.config.total_steps and self.run.stop.received is None:
+            action = self._act()
+            if self.step >= self.config.learning_starts:
+                # On a GPU the updates are only queued here: it works on them while the game is played on the CPU.
+                for _ in range(self.config.updates_per_step):
+                    self.agent.update(self.replay)
+            self._play(action)
+            self._after_step()
+        if self.run.stop.received is not None and self.run.saved_at != self.step:
+            self._save()
+
+    def _act(self) -> NDArray[np.float32]:
+        if self.step >= self.config.learning_starts:
+            return self.agent.act(self.obs)
+        return self.agent.random_action()
+
+    def _play(self, action: NDArray[np.float32]) -> None:
+        self.obs, reward, terminated, truncated, info = self.env.step(action)
+        self.replay.add(action, float(reward), self.obs, terminated)
+        self.step += 1
+        if terminated or truncated:
+            self.n_episodes += 1
+            self.episodes.append(info["episode"])
+            self.run.tracker.track_episode(info["episode"], self.n_episodes, self.step)
+            self.obs, _ = self.env.reset()
+            self.replay.start_episode(self.obs)
+        self.run.bar.update(self.step, self.episodes[-1]["r"] if self.episodes else None)
+
+    def _after_step(self) -> None:
+        is_last = self.step == self.config.total_steps
+        metrics: dict[str, Any] = {}
+        if self.step % LOG_FREQ == 0 or is_last:
+            metrics |= self._training_metrics()
+        if is_last or self.run.is_evaluation_due(self.step):
+            metrics |= self._evaluate()
+        self.writer.write(metrics, {}, self.step)
+        if is_last or self.run.is_checkpoint_due(self.step):
+            self._save()
+
+    def _training_metrics(self) -> dict[str, float]:
+        metrics = {f"train/{name}": value for name, value in self.agent.pop_metrics().items()}
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise DivergedError(
+                f"the update is no longer finite before step {self.step:,}; a smaller --learning-rate may help"
+            )
+        now, n_updates = time.perf_counter(), self.agent.n_updates
+        seconds = now - self._logged_at
+        metrics |= {
+            "train/n_updates": n_updates,
+            "train/replay_fill": self.replay.size / self.replay.capacity,
+            "time/frames": self.step * self.config.action_repeat,
+            "time/fps": (self.step - self._logged_step) / seconds,
+            "time/updates_per_second": (n_updates - self._logged_updates) / seconds,
+        }
+        self._logged_at, self._logged_step, self._logged_updates = now, self.step, n_updates
+        if self.episodes:
+            metrics |= {
+                "rollout/ep_rew_mean": statistics.fmean(episode["r"] for episode in self.episodes),
+                "rollout/ep_len_mean": statistics.fmean(episode["l"] for episode in self.episodes),
+                "rollout/success_rate": statistics.fmean(episode["lap_finished"] for episode in self.episodes),
+            }
+        return metrics
+
+    def _evaluate(self) -> dict[str, float]:
+        evaluation = self.run.evaluate(driver_of(self.agent), self.step)
+        if evaluation is None:
+            return {}
+        result, is_best = evaluation
+        if is_best:
+            # Without the replay buffer: a driver to score, not a training to go on with.
+            self.run.save_best(self.step, self.n_episodes, {"agent": self.agent.state_dict()})
+        return evaluation_metrics(result)
+
+    def _save(self) -> None:
+        replay = self.replay.state_dict()
+        frames = replay.pop("frames").cpu().numpy()
+        state = {
+            "agent": self.agent.state_dict(),
+            "replay": replay,
+            "env": self.env.get_wrapper_attr("capture_episode")(),
+            "episodes": list(self.episodes),
+            "generators": capture_generators(),
+        }
+        self.run.save_step(self.step, self.n_episodes, state, {"replay_frames": frames})
+
+    def _restore(self, resumed: Checkpoint) -> None:
+        self.step, self.n_episodes = resumed.meta["steps"], resumed.meta["episodes"]
+        self.agent.load_state_dict(resumed.state["agent"])
+        frames = torch.from_numpy(resumed.arrays["replay_frames"])
+        self.replay.load_state_dict({**resumed.state["replay"], "frames": frames})
+        self.obs = self.env.get_wrapper_attr("restore_episode")(resumed.state["env"])
+        self.episodes.extend(resumed.state["episodes"])
+        restore_generators(resumed.state["generators"])
+
+
+def train(job: Job) -> int:
+    """Train to the end or to a stop signal, and return the exit code.
+
+    Raises:
+        SettingError: if the checkpoint directory cannot be had.
+        CheckpointError: if the checkpoint to resume is not whole.
+        DivergedError: if the update's numbers are no longer finite.
+    """
+    with TrainingRun.open(job, job.total_steps) as run:
+        Training(run).learn()
+    return run.stop.exit_code
+
+
+def main() -> None:
+    run_script(KIND, __doc__ or "", train)
+
+
+if __name__ == "__main__":
+    main()
