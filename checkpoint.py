@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -203,6 +204,8 @@ class _Listed:
 
 def _read_state(file: _Listed) -> dict[str, Any]:
     file.check()
+    if not zipfile.is_zipfile(file.path):  # what torch has written since 2020; its older formats are not for strangers
+        raise CheckpointError(f"{file.path} is no plain state of tensors (not a file of torch's)")
     try:
         state = torch.load(file.path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever a hostile or foreign file provokes

@@ -6,6 +6,7 @@ replay buffer, the random shift, the networks, the agent. The algorithm itself i
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -219,6 +220,7 @@ class ReplayBuffer:
         """All that is stored, for `load_state_dict`; the tensors are the buffer's own, not copies."""
         return {
             "frames": self._frames[: self._n_frames],
+            "capacity": self.capacity,
             "n_slots": len(self._frames),
             "n_frames": self._n_frames,
             "stack": self._stack,
@@ -236,12 +238,13 @@ class ReplayBuffer:
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
         """
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"a replay buffer of {state['capacity']} transitions is not one of {self.capacity}")
+        # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
+        frames = self._frames.new_zeros((state["n_slots"], *self._frames.shape[1:]))
+        frames[: len(state["frames"])] = state["frames"]
+        self._frames = frames
         self.size, self._position, self._n_frames = state["size"], state["position"], state["n_frames"]
-        if not (0 <= self._position < self.capacity and self.size <= self.capacity):
-            raise ValueError(f"{self.size} transitions do not fit in a replay buffer of {self.capacity}")
-        if state["n_slots"] > len(self._frames):
-            self._frames = self._frames.new_zeros((state["n_slots"], *self._frames.shape[1:]))
-        self._frames[: len(state["frames"])] = state["frames"]
         self._stack = state["stack"].clone()
         for name in ("numbers", "actions", "rewards", "not_terminated"):
             getattr(self, f"_{name}")[: self.size] = state[name]
@@ -436,7 +439,9 @@ class CudaGraph:
     def _warm_up(self, inputs: tuple[torch.Tensor, ...]) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            # Adam wonders why it was made for a recording and is not in one yet.
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")
             self._function(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -461,6 +466,7 @@ class SACAgent:
         self.device = device
         self.dtype = dtype
         self.n_updates = 0
+        self._is_recorded = config.compile and device.type == "cuda"
         self.generator = torch.Generator().manual_seed(config.seed)
         torch.manual_seed(config.seed)
         obs_shape = config.view.obs_shape
@@ -472,7 +478,7 @@ class SACAgent:
         self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
 
         def adam(parameters: Any, learning_rate: float) -> torch.optim.Adam:
-            return torch.optim.Adam(parameters, learning_rate, fused=True, capturable=device.type == "cuda")
+            return torch.optim.Adam(parameters, learning_rate, fused=True, capturable=self._is_recorded)
 
         self.critic_optimizer = adam(self.critic.parameters(), config.learning_rate)
         self.actor_optimizer = adam(self.actor.parameters(), config.learning_rate)
@@ -566,8 +572,14 @@ class SACAgent:
             sums.zero_()
         return metrics
 
+    def is_finite(self) -> bool:
+        """Whether every loss since the last `pop_metrics` and every parameter is a finite number. Waits for the GPU."""
+        parameters = [parameter for name in NETWORKS for parameter in getattr(self, name).parameters()]
+        numbers = [*parameters, self.log_alpha, self._critic_sums, self._actor_sums]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in numbers)
+
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, for `load_state_dict`: tensors and plain values."""
+        """All that the rest of the training depends on, for `load_state_dict`; the tensors are the agent's own."""
         modules = {name: getattr(self, name).state_dict() for name in (*NETWORKS, *OPTIMIZERS)}
         return {
             **modules,
@@ -588,7 +600,7 @@ class SACAgent:
             getattr(self, name).load_state_dict(state[name])
         for name in OPTIMIZERS:
             for group in getattr(self, name).param_groups:
-                group["capturable"] = self.device.type == "cuda"  # the checkpoint may be of another device
+                group["capturable"] = self._is_recorded  # whatever it was where the checkpoint was made
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self.n_updates = state["n_updates"]
@@ -608,7 +620,7 @@ class SACAgent:
         with torch.no_grad():
             next_actions, next_log_prob = self.actor.sample(self.critic.encoder(next_obs), next_noise)
             target_v = torch.min(*self.critic_target(next_obs, next_actions)) - self.alpha * next_log_prob
-            target_q = rewards + self.config.gamma * not_terminated * target_v
+            target_q = rewards + self.config.gamma * (not_terminated * target_v)
         q1, q2 = self.critic(obs, actions, detach_encoder=False)
         return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
 
@@ -620,7 +632,7 @@ class SACAgent:
     def _compile(self) -> None:
         self._critic_loss = torch.compile(self._critic_loss)  # type: ignore[method-assign]
         self._actor_loss = torch.compile(self._actor_loss)  # type: ignore[method-assign]
-        if self.device.type == "cuda":
+        if self._is_recorded:
             self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
             self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
             self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]

@@ -167,15 +167,21 @@ def default_run_name(agent: str, seed: int) -> str:
     return f"{agent}_s{seed}_{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def seed_generators(seed: int) -> None:
+    """Seed every random generator of this process."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, NumPy's global generator is what SB3 draws from
+    torch.manual_seed(seed)
+
+
 def capture_generators() -> dict[str, Any]:
     """The state of every random generator of this process (Python's, NumPy's, torch's) as tensors and plain values."""
-    # NumPy's global generator is what SB3 draws from.
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
-    assert isinstance(numpy_state, dict)
     version, python_state, gauss_next = random.getstate()
+    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
+    inner = numpy_state["state"]
     return {
-        "python": [version, list(python_state), gauss_next],
-        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+        "python": {"version": version, "state": torch.tensor(python_state), "gauss_next": gauss_next},
+        "numpy": {**numpy_state, "state": {**inner, "key": torch.from_numpy(inner["key"].astype(np.int64))}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -183,10 +189,10 @@ def capture_generators() -> dict[str, Any]:
 
 def restore_generators(state: dict[str, Any]) -> None:
     """Bring every random generator to where `capture_generators` was called; the GPU's only where there are as many."""
-    version, python_state, gauss_next = state["python"]
-    random.setstate((version, tuple(python_state), gauss_next))
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["state"].tolist()), python["gauss_next"]))
     inner = state["numpy"]["state"]
-    inner = {**inner, "key": np.array(inner["key"], dtype=np.uint32)}
+    inner = {**inner, "key": inner["key"].numpy().astype(np.uint32)}
     np.random.set_state({**state["numpy"], "state": inner})  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():

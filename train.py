@@ -1,6 +1,5 @@
 """Train SAC + DrQ on CarRacing-v3 from pixels, tracked in Aim."""
 
-import math
 import statistics
 import time
 from collections import deque
@@ -14,7 +13,7 @@ from aim_writer import AimWriter
 from car_racing import TrainingOptions, make_env
 from checkpoint import Checkpoint
 from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay
-from session import capture_generators, evaluation_metrics, restore_generators
+from session import capture_generators, evaluation_metrics, restore_generators, seed_generators
 from training_run import AgentKind, DivergedError, Job, TrainingRun, run_script
 
 KIND = AgentKind(
@@ -38,6 +37,7 @@ class Training:
     def __init__(self, run: TrainingRun) -> None:
         self.run = run
         self.config: SACConfig = run.job.config
+        seed_generators(self.config.seed)
         self.agent = SACAgent(self.config, run.device)
         self.replay = make_replay(self.config, run.device)
         self.env = make_env(self.config.view, TrainingOptions(self.config.max_idle_frames))
@@ -67,9 +67,11 @@ class Training:
             self._save()
 
     def _act(self) -> NDArray[np.float32]:
-        if self.step >= self.config.learning_starts:
-            return self.agent.act(self.obs)
-        return self.agent.random_action()
+        if self.step < self.config.learning_starts:
+            return self.agent.random_action()
+        action = self.agent.act(self.obs)
+        self._require(bool(np.isfinite(action).all()))
+        return action
 
     def _play(self, action: NDArray[np.float32]) -> None:
         self.obs, reward, terminated, truncated, info = self.env.step(action)
@@ -85,21 +87,28 @@ class Training:
 
     def _after_step(self) -> None:
         is_last = self.step == self.config.total_steps
+        log = is_last or self.step % LOG_FREQ == 0
+        evaluate = is_last or self.run.is_evaluation_due(self.step)
+        save = is_last or self.run.is_checkpoint_due(self.step)
+        if log or evaluate or save:
+            self._require(self.agent.is_finite())
         metrics: dict[str, Any] = {}
-        if self.step % LOG_FREQ == 0 or is_last:
+        if log:
             metrics |= self._training_metrics()
-        if is_last or self.run.is_evaluation_due(self.step):
+        if evaluate:
             metrics |= self._evaluate()
         self.writer.write(metrics, {}, self.step)
-        if is_last or self.run.is_checkpoint_due(self.step):
+        if save:
             self._save()
+
+    def _require(self, is_finite: bool) -> None:
+        if not is_finite:
+            raise DivergedError(
+                f"the agent's numbers are no longer finite at step {self.step:,}; a smaller --learning-rate may help"
+            )
 
     def _training_metrics(self) -> dict[str, float]:
         metrics = {f"train/{name}": value for name, value in self.agent.pop_metrics().items()}
-        if not all(math.isfinite(value) for value in metrics.values()):
-            raise DivergedError(
-                f"the update is no longer finite before step {self.step:,}; a smaller --learning-rate may help"
-            )
         now, n_updates = time.perf_counter(), self.agent.n_updates
         seconds = now - self._logged_at
         metrics |= {
@@ -156,7 +165,7 @@ def train(job: Job) -> int:
     Raises:
         SettingError: if the checkpoint directory cannot be had.
         CheckpointError: if the checkpoint to resume is not whole.
-        DivergedError: if the update's numbers are no longer finite.
+        DivergedError: if the agent's numbers are no longer finite.
     """
     with TrainingRun.open(job, job.total_steps) as run:
         Training(run).learn()

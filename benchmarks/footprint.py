@@ -30,12 +30,21 @@ def proportional_set_size(process: psutil.Process) -> int:
     return total
 
 
-def training_memory(seconds: float = 60.0) -> tuple[int, int]:
-    """The largest proportional set size of `train_ppo.py` with 8 environments, and its process count."""
+PPO_ARGS = "train_ppo.py --n-envs 8 --eval-freq 4096 --eval-tracks 2"
+# Random steps fill the whole replay buffer; then come updates, an evaluation and a checkpoint.
+SAC_ARGS = (
+    "train.py --replay-size 30000 --learning-starts 30000 --total-steps 30030 --eval-freq 30010 --eval-tracks 2 "
+    "--checkpoint-freq 30020"
+)
+
+
+def training_memory(command: str, seconds: float) -> tuple[int, int]:
+    """The largest proportional set size of a training within `seconds`, and its process count."""
     largest = n_processes = 0
+    script, *args = command.split()
     with tempfile.TemporaryDirectory() as directory:
         training = psutil.Popen(
-            [sys.executable, str(ROOT / "train_ppo.py"), "--n-envs", "8", "--eval-freq", "4096", "--eval-tracks", "2"],
+            [sys.executable, str(ROOT / script), *args],
             cwd=directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -47,7 +56,8 @@ def training_memory(seconds: float = 60.0) -> tuple[int, int]:
                 n_processes = max(n_processes, 1 + len(training.children(recursive=True)))
                 time.sleep(0.2)
         finally:
-            training.terminate()
+            if training.poll() is None:
+                training.terminate()
             training.wait()
     return largest, n_processes
 
@@ -80,8 +90,9 @@ def main() -> None:
     stock_ms, fast_ms = reset_times()
     print(f"reset: stock {stock_ms:.1f} ms, ours {fast_ms:.1f} ms ({fast_ms / stock_ms:.2f}x)")
     print(f"2,000 resets: {reset_growth():+.1f} MB")
-    largest, n_processes = training_memory()
-    print(f"train_ppo.py, 8 environments: at most {largest / MEGABYTE:.0f} MB (PSS) in {n_processes} processes")
+    for command, seconds in ((PPO_ARGS, 60.0), (SAC_ARGS, 300.0)):
+        largest, n_processes = training_memory(command, seconds)
+        print(f"{command}: at most {largest / MEGABYTE:.0f} MB (PSS) in {n_processes} processes", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ import os
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-import aim
 import pytest
-from aim.sdk.index_manager import RepoIndexManager
 
 import checkpoint
+from benchmarks.soak import read_closed, read_metrics
+
+__all__ = ["UPDATE_METRICS", "read_closed", "read_metrics", "rewrite_manifest"]
 
 # What SB3's PPO logs of every update, by the names that this project gives them.
 UPDATE_METRICS = (
@@ -24,26 +25,6 @@ UPDATE_METRICS = (
     "clip_range",
     "loss",
 )
-
-
-def read_metrics(run):
-    """{(name, subset): {step: value}} of a run, without Aim's own system metrics."""
-    series = {}
-    for metric in run.metrics():
-        if not metric.name.startswith("__system__"):
-            steps, (values, _, _) = metric.data.items_list()
-            series[metric.name, metric.context.to_dict().get("subset")] = dict(zip(steps, values, strict=True))
-    return series
-
-
-def read_closed(repo_path, run_hash):
-    """The run from the files alone, as Aim's page would read them."""
-    repo = aim.Repo.from_path(str(repo_path))
-    RepoIndexManager.get_index_manager(repo).index(run_hash)
-    repo.container_pool.clear()
-    run = repo.get_run(run_hash)
-    assert run is not None, "the run cannot be found in its repository"
-    return run
 
 
 def rewrite_manifest(path, change):

@@ -6,15 +6,24 @@ come to the same parameters.
 """
 
 import copy
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from sac_drq import ACTION_DIM
+from sac_drq import ACTION_DIM, Batch, Critic, SACAgent
+
+Tensor = torch.Tensor
 
 
-def literal_shift(obs, offsets, pad):
+class Replay(Protocol):
+    """Whatever batches can be drawn from."""
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch: ...
+
+
+def literal_shift(obs: Tensor, offsets: Tensor, pad: int) -> Tensor:
     """Pad with the border's pixels, then cut a window out of each picture."""
     height, width = obs.shape[2:]
     padded = F.pad(obs, (pad, pad, pad, pad), mode="replicate")
@@ -33,11 +42,11 @@ class LiteralSAC:
         stale_features: the mistake of giving the actor the features from before the critic's step.
     """
 
-    def __init__(self, agent, stale_features=False):
+    def __init__(self, agent: SACAgent, stale_features: bool = False) -> None:
         self.config, self.device, self.dtype = agent.config, agent.device, agent.dtype
         self.stale_features = stale_features
         self.critic, self.critic_target, self.actor = (
-            copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+            copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             for network in (agent.critic, agent.critic_target, agent.actor)
         )
         self.log_alpha = agent.log_alpha.detach().clone().requires_grad_()
@@ -48,16 +57,16 @@ class LiteralSAC:
         self.generator.set_state(agent.generator.get_state())
         self.n_updates = 0
 
-    def encode(self, critic, obs):
+    def encode(self, critic: Critic, obs: Tensor) -> Tensor:
         hidden = critic.encoder.convolutions(obs.to(self.dtype) / 255.0 - 0.5)
         flat = hidden.permute(0, 2, 3, 1).reshape(len(obs), -1)  # in the order of the encoder's linear layer
         return torch.tanh(critic.encoder.norm(critic.encoder.linear(flat)))
 
-    def q_values(self, critic, features, actions):
+    def q_values(self, critic: Critic, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         inputs = torch.cat([features, actions.to(self.dtype)], dim=1)
         return critic.q1(inputs), critic.q2(inputs)
 
-    def sample(self, features, noise):
+    def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.actor.trunk(features).chunk(2, dim=1)
         low, high = self.config.log_std_min, self.config.log_std_max
         std = (low + (torch.tanh(log_std) + 1.0) / 2.0 * (high - low)).exp()
@@ -66,7 +75,7 @@ class LiteralSAC:
         log_prob = TransformedDistribution(Normal(mean, std), [tanh]).log_prob(actions)
         return actions, log_prob.sum(dim=1, keepdim=True)
 
-    def target_q(self, rewards, next_obs, not_terminated, next_noise):
+    def target_q(self, rewards: Tensor, next_obs: Tensor, not_terminated: Tensor, next_noise: Tensor) -> Tensor:
         with torch.no_grad():
             next_actions, next_log_prob = self.sample(self.encode(self.critic, next_obs), next_noise)
             features = self.encode(self.critic_target, next_obs)
@@ -74,15 +83,14 @@ class LiteralSAC:
             value = torch.minimum(q1, q2) - self.log_alpha.exp() * next_log_prob
             return rewards + self.config.gamma * not_terminated * value
 
-    def update(self, replay):
+    def update(self, replay: Replay) -> None:
         batch = replay.sample(self.config.batch_size, self.generator)
         obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
         noise, next_noise = self._noise(), self._noise()
         rewards, not_terminated = batch.rewards.to(self.dtype), batch.not_terminated.to(self.dtype)
         self.n_updates += 1
 
-        with torch.no_grad():
-            stale = self.encode(self.critic, obs) if self.stale_features else None
+        stale = self.encode(self.critic, obs).detach() if self.stale_features else None
 
         target_q = self.target_q(rewards, next_obs, not_terminated, next_noise)
         q1, q2 = self.q_values(self.critic, self.encode(self.critic, obs), batch.actions)
@@ -92,10 +100,9 @@ class LiteralSAC:
         self.critic_optimizer.step()
 
         if self.n_updates % self.config.actor_update_freq == 0:
-            fresh = self.encode(self.critic, obs).detach()
-            features = stale if self.stale_features else fresh
+            features = self.encode(self.critic, obs).detach() if stale is None else stale
             actions, log_prob = self.sample(features, noise)
-            q_features = stale if self.stale_features else self.encode(self.critic, obs).detach()
+            q_features = self.encode(self.critic, obs).detach() if stale is None else stale
             q1, q2 = self.q_values(self.critic, q_features, actions)
             actor_loss = (self.log_alpha.exp().detach() * log_prob - torch.minimum(q1, q2)).mean()
             self.actor_optimizer.zero_grad()
@@ -112,11 +119,11 @@ class LiteralSAC:
                 for target, source in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
                     target.copy_((1.0 - self.config.tau) * target + self.config.tau * source)
 
-    def _shifted(self, obs):
+    def _shifted(self, obs: Tensor) -> Tensor:
         pad = self.config.pad
         offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
         return literal_shift(obs.to(self.dtype), offsets, pad)
 
-    def _noise(self):
+    def _noise(self) -> Tensor:
         shape = (self.config.batch_size, ACTION_DIM)
         return torch.randn(shape, generator=self.generator).to(self.device, self.dtype)

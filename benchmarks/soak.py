@@ -1,0 +1,513 @@
+"""A fault campaign on the real training scripts: kills, damaged checkpoints, planted code, full disks, lost helpers.
+
+    python -m benchmarks.soak [--kills N] [--mutations N] [--seed N]          (or: make soak)
+
+Every fault is tried on a small training of its own, and what a user has left afterwards is looked at: does the run go
+on, and is it, to the last bit, the run that nothing disturbed? The table says how many faults were tried, how many were
+survived, and how many lost something. Full disks and read-only directories need the right to mount a tmpfs; without it
+they are named as not tried.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aim
+import numpy as np
+import psutil
+import torch
+from aim.sdk.index_manager import RepoIndexManager
+
+import checkpoint
+from checkpoint import CheckpointError
+from evaluate import load_driver
+
+ROOT = Path(__file__).parent.parent
+
+# Small trainings, a few seconds each, with everything in them that a large one has.
+SCRIPTS = {
+    "train.py": "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 50 --replay-size 300",
+    "train_ppo.py": "--n-envs 3 --n-steps 16 --batch-size 16 --n-epochs 2 --features-dim 16",
+}
+INTERVALS = {
+    "train.py": "--device cpu --eval-tracks 1 --eval-freq 300 --checkpoint-freq 60",
+    "train_ppo.py": "--device cpu --eval-tracks 1 --eval-freq 288 --checkpoint-freq 48",
+}
+TOTALS = {"train.py": "--total-steps", "train_ppo.py": "--total-timesteps"}
+# What is measured with a clock differs from run to run.
+CLOCKED = {"fps", "time_elapsed", "updates_per_second"}
+
+Series = dict[tuple[str, str | None], dict[int, float]]
+
+
+@dataclass
+class Outcome:
+    """What a kind of fault has led to.
+
+    Attributes:
+        fault: its name.
+        tried: how often it was tried.
+        problems: a line for each time that something was lost.
+        not_tried: why it could not be tried, if so.
+    """
+
+    fault: str
+    tried: int = 0
+    problems: list[str] = field(default_factory=list)
+    not_tried: str = ""
+
+    def check(self, is_well: bool, problem: str) -> None:
+        """Count one try."""
+        self.tried += 1
+        if not is_well:
+            self.problems.append(problem)
+
+
+def read_closed(repo_path: Path | str, run_hash: str) -> aim.Run:
+    """A closed run from the files alone, as Aim's page would read them."""
+    repo = aim.Repo.from_path(str(repo_path))
+    RepoIndexManager.get_index_manager(repo).index(run_hash)
+    repo.container_pool.clear()
+    run = repo.get_run(run_hash)
+    assert run is not None, "the run cannot be found in its repository"
+    return run
+
+
+def read_metrics(run: aim.Run) -> Series:
+    """{(name, subset): {step: value}} of a run, without Aim's own system metrics."""
+    series: Series = {}
+    for metric in run.metrics():
+        if not metric.name.startswith("__system__"):
+            steps, (values, _, _) = metric.data.items_list()
+            context: Any = metric.context.to_dict()
+            series[metric.name, context.get("subset")] = dict(zip(steps, values, strict=True))
+    return series
+
+
+def start(script: str, *args: object, cwd: Path, **kwargs: Any) -> psutil.Popen:
+    """Start one of the project's scripts, its output piped."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    return psutil.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def finish(process: psutil.Popen, timeout: float = 300.0) -> tuple[int, str, str]:
+    """Wait for a script's end: its exit code, stdout and stderr."""
+    stdout, stderr = process.communicate(timeout=timeout)
+    return process.returncode, stdout, stderr
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All of a finished run that must not depend on what happened on the way."""
+
+    meta: dict[str, Any]
+    state: dict[str, Any]
+    arrays: dict[str, Any]
+    best: dict[str, Any]
+    series: Series
+
+    @classmethod
+    def read(cls, place: Path) -> "Finished":
+        """The run in `place/run`, tracked in `place`."""
+        last = checkpoint.load(place / "run")
+        best = checkpoint.load(place / "run" / checkpoint.BEST)
+        series = read_metrics(read_closed(place, last.meta["aim_run"]))
+        return cls(
+            meta={key: last.meta[key] for key in ("steps", "frames", "episodes", "best", "evaluated_at", "config")},
+            state=last.state,
+            arrays=last.arrays,
+            best={"steps": best.meta["steps"], **best.state},
+            series={key: points for key, points in series.items() if key[0] not in CLOCKED},
+        )
+
+    def differences(self, other: "Finished") -> list[str]:
+        """Where two runs are not equal to the last bit."""
+        return list(_differences("", vars(self), vars(other)))
+
+
+def _differences(where: str, a: Any, b: Any) -> Iterator[str]:
+    if type(a) is not type(b):
+        yield f"{where}: {type(a).__name__} and {type(b).__name__}"
+    elif isinstance(a, dict):
+        if list(a) != list(b) and set(a) != set(b):
+            yield f"{where}: {sorted(map(str, set(a) ^ set(b)))} on one side only"
+        for key in set(a) & set(b):
+            yield from _differences(f"{where}/{key}", a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        if len(a) != len(b):
+            yield f"{where}: {len(a)} and {len(b)} entries"
+        for i, (x, y) in enumerate(zip(a, b, strict=False)):
+            yield from _differences(f"{where}/{i}", x, y)
+    elif isinstance(a, torch.Tensor):
+        if not torch.equal(a, b):
+            yield f"{where}: tensors differ"
+    elif isinstance(a, np.ndarray):
+        if not np.array_equal(a, b):
+            yield f"{where}: arrays differ"
+    elif a != b and not (isinstance(a, float) and math.isnan(a) and math.isnan(b)):
+        yield f"{where}: {a} and {b}"
+
+
+def begin(script: str, steps: int, place: Path, *more: object, **kwargs: Any) -> psutil.Popen:
+    """Start a small training in `place/run`, or go on with it where it has saved anything."""
+    place.mkdir(parents=True, exist_ok=True)
+    run = place / "run"
+    new = [*SCRIPTS[script].split(), "--checkpoint-dir", "run"]
+    which = ["--resume", "run"] if checkpoint.holds_run(run) else new
+    return start(script, *which, *INTERVALS[script].split(), TOTALS[script], steps, *more, cwd=place, **kwargs)
+
+
+def kill_and_resume(
+    script: str, steps: int, place: Path, n_kills: int, rng: random.Random, cores: set[int] | None = None
+) -> Outcome:
+    """A run that is killed and resumed `n_kills` times, every third time while it saves, and the run that was not.
+
+    The last check is whether the two are equal: parameters, optimisers, replay buffer, random states, environments,
+    scores, and every point in Aim that no clock has made.
+
+    Args:
+        cores: let the run have these only; with one it has no workers.
+    """
+    outcome = Outcome(f"{script}: SIGKILL{'' if cores is None else ', one process'}")
+    go = partial(begin, script, steps, preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores))
+    code, _, stderr = finish(go(place / "undisturbed"))
+    assert code == 0, stderr
+    for kill in range(n_kills):
+        process = go(place / "killed")
+        saved_before = _files(place / "killed" / "run")
+        while process.poll() is None and _cpu_seconds(process) < 2.0:  # imports
+            time.sleep(0.01)
+        deadline = time.monotonic() + rng.uniform(0.0, 4.0)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        while process.poll() is None and kill % 3 == 0 and _files(place / "killed" / "run") == saved_before:
+            time.sleep(0.0002)
+        if process.poll() is not None:
+            break
+        family = [process, *process.children(recursive=True)]
+        process.kill()
+        _, _, stderr = finish(process)
+        _, orphans = psutil.wait_procs(family, timeout=10)
+        is_whole = not checkpoint.holds_run(place / "killed" / "run") or _loads(place / "killed" / "run")
+        outcome.check(is_whole and not orphans, f"kill {kill}: {orphans or 'no whole checkpoint is left'}")
+    code, _, stderr = finish(go(place / "killed"))
+    outcome.problems += [] if code == 0 else [f"the last leg ended with {code}: {stderr[-300:]}"]
+    outcome.problems += Finished.read(place / "undisturbed").differences(Finished.read(place / "killed"))[:5]
+    return outcome
+
+
+def damaged_files(script: str, place: Path, n_mutations: int, rng: random.Random) -> Outcome:
+    """Files of the newest checkpoint flipped, cut short or blanked: the one before is found, and it is said."""
+    outcome = Outcome(f"{script}: damaged checkpoint files")
+    newest = checkpoint.load(place / "run").path
+    for _ in range(n_mutations):
+        damaged = Path(tempfile.mkdtemp(dir=place)) / "run"
+        shutil.copytree(place / "run", damaged, copy_function=os.link)
+        file = rng.choice(sorted((damaged / newest.name).iterdir()))
+        mutated = mutate(file.read_bytes(), rng)
+        file.unlink()  # the name only: the original has another
+        file.write_bytes(mutated)
+        try:
+            loaded = checkpoint.load(damaged)
+            is_well = loaded.path.name != newest.name and str(file) in loaded.passed_over[0]
+            outcome.check(is_well, f"{file.name} was taken as whole")
+        except Exception as error:
+            outcome.check(False, f"{file.name}: {error!r}")
+        shutil.rmtree(damaged.parent)
+    return outcome
+
+
+def forged_files(script: str, place: Path, n_mutations: int, rng: random.Random) -> Outcome:
+    """The same with checksums that fit, as a stranger can write them: read, or refused in one line."""
+    outcome = Outcome(f"{script}: damaged files with forged checksums")
+    newest = checkpoint.load(place / "run").path
+    for _ in range(n_mutations):
+        forged = Path(tempfile.mkdtemp(dir=place)) / newest.name
+        shutil.copytree(newest, forged)
+        data_files = sorted(path for path in forged.iterdir() if path.name != checkpoint.MANIFEST)
+        file = rng.choice(data_files)
+        file.write_bytes(mutate(file.read_bytes(), rng))
+        forge_checksums(forged)
+        try:
+            load_driver(checkpoint.load(forged))
+            outcome.check(True, "")
+        except CheckpointError as error:
+            outcome.check("\n" not in str(error), f"{file.name}: more than a line: {error}")
+        except Exception as error:
+            outcome.check(False, f"{file.name}: {error!r}")
+        shutil.rmtree(forged.parent)
+    return outcome
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Some damage that a disk or a transfer does; never none."""
+    at = rng.randrange(len(data))
+    length = rng.randint(1, 512)
+    mutated = rng.choice(
+        [
+            data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :],
+            data[:at],
+            data[:at] + bytes(len(data[at : at + length])) + data[at + length :],
+            data[:at] + rng.randbytes(length) + data[at + length :],
+            data[:at] + data[at + length :],
+            data + data[at : at + length],
+        ]
+    )
+    return mutated if mutated != data else data[:-1]
+
+
+def forge_checksums(directory: Path) -> None:
+    """Make a changed checkpoint's manifest fit its files again."""
+    manifest = json.loads((directory / checkpoint.MANIFEST).read_text())
+    manifest.pop("sha256")
+    for listed in manifest["files"].values():
+        listed["sha256"] = hashlib.sha256((directory / listed["name"]).read_bytes()).hexdigest()
+    canonical = json.dumps(manifest, sort_keys=True)
+    manifest["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (directory / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
+class Planted:
+    """A pickle that makes a directory where it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+# How a stranger may have pickled what is planted.
+WRITERS: tuple[Callable[..., None], ...] = (pickle.dump, torch.save)
+
+
+def planted_pickles(script: str, steps: int, place: Path, writers: Sequence[Callable[..., None]] = WRITERS) -> Outcome:
+    """A pickle that runs code in the place of each file of a checkpoint, given to every script that reads one."""
+    outcome = Outcome(f"{script}: planted pickles (--resume, evaluate.py)")
+    newest = checkpoint.load(place / "run").path
+    names = sorted(path.name for path in newest.iterdir())
+    for name in names:
+        for write in writers:
+            planted = Path(tempfile.mkdtemp(dir=place)) / newest.name
+            shutil.copytree(newest, planted)
+            mark = planted.parent / "executed"
+            with (planted / name).open("wb") as file:
+                write({"policy": Planted(mark)}, file)
+            if name != checkpoint.MANIFEST:
+                forge_checksums(planted)
+            for process in (
+                start(script, "--resume", planted, TOTALS[script], 10 * steps, "--no-aim", cwd=place),
+                start("evaluate.py", "--checkpoint", planted, "--episodes", 1, cwd=place),
+            ):
+                code, _, stderr = finish(process)
+                # The evaluation does not touch the replay buffer's pictures, so it may well drive.
+                is_refused = code == 2 and len(stderr.splitlines()) == 1
+                is_unread = code == 0 and name.startswith("replay") and process.args[1].endswith("evaluate.py")
+                outcome.check((is_refused or is_unread) and not mark.exists(), f"{name}: {code}: {stderr[-300:]}")
+    return outcome
+
+
+def full_disk(script: str, steps: int, place: Path) -> Outcome:
+    """The disk fills up under a run's checkpoints: it goes on, says so, and the last one that fitted is whole."""
+    outcome = Outcome(f"{script}: disk full")
+    with tmpfs(place / "small", "size=24m") as mounted:
+        if not mounted:
+            outcome.not_tried = "no right to mount a tmpfs"
+            return outcome
+        process = begin(script, steps, place / "small", "--aim-repo", place / "aim")
+        while process.poll() is None and not checkpoint.holds_run(place / "small" / "run"):
+            time.sleep(0.01)
+        with contextlib.suppress(OSError), (place / "small" / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        code, _, stderr = finish(process)
+        outcome.check(
+            code == 0
+            and "could not be saved" in stderr
+            and "Traceback" not in stderr
+            and _loads(place / "small" / "run"),
+            f"exit code {code}: {stderr[-500:]}",
+        )
+        (place / "small" / "filler").unlink()
+        code, _, stderr = finish(begin(script, 2 * steps, place / "small", "--aim-repo", place / "aim"))
+        outcome.check(code == 0, f"resuming after it: exit code {code}: {stderr[-500:]}")
+    return outcome
+
+
+def read_only_directory(script: str, steps: int, place: Path) -> Outcome:
+    """The checkpoints' file system turns read-only under a run, and then before one starts."""
+    outcome = Outcome(f"{script}: read-only directory")
+    with tmpfs(place / "small", "size=64m") as mounted:
+        if not mounted:
+            outcome.not_tried = "no right to mount a tmpfs"
+            return outcome
+        process = begin(script, steps, place / "small", "--aim-repo", place / "aim")
+        while process.poll() is None and not checkpoint.holds_run(place / "small" / "run"):
+            time.sleep(0.01)
+        time.sleep(0.2)  # past the save, during which nothing can be remounted
+        remounted = subprocess.run(["mount", "-o", "remount,ro", place / "small"], capture_output=True)
+        code, _, stderr = finish(process)
+        is_well = code == 0 and "could not be saved" in stderr and "Traceback" not in stderr
+        outcome.check(remounted.returncode == 0 and is_well, f"exit code {code}: {stderr[-500:]}")
+        args = [*SCRIPTS[script].split(), "--checkpoint-dir", place / "small" / "other", "--no-aim"]
+        code, _, stderr = finish(start(script, *args, cwd=place))
+        outcome.check(code == 2 and len(stderr.splitlines()) == 1, f"starting there: {code}: {stderr[-300:]}")
+    return outcome
+
+
+@contextlib.contextmanager
+def tmpfs(directory: Path, options: str) -> Iterator[bool]:
+    """A small file system of its own; False where this user may not mount one."""
+    directory.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]
+    is_mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield is_mounted
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", "-l", directory], check=True)
+
+
+def killed_worker(steps: int, place: Path) -> Outcome:
+    """An environment's worker is killed: one line says which, and the run goes on as the one that lost none."""
+    outcome = Outcome("train_ppo.py: worker killed")
+    code, _, stderr = finish(begin("train_ppo.py", steps, place / "undisturbed"))
+    assert code == 0, stderr
+    process = begin("train_ppo.py", steps, place / "bereft")
+    while process.poll() is None and not checkpoint.holds_run(place / "bereft" / "run"):
+        time.sleep(0.01)
+    workers = [child for child in process.children() if "env_worker.py" in " ".join(child.cmdline())]
+    if not workers:
+        process.kill()
+        finish(process)
+        outcome.not_tried = "one core, so no workers"
+        return outcome
+    workers[0].kill()
+    code, _, stderr = finish(process)
+    said = [line for line in stderr.splitlines() if "worker of environments" in line]
+    is_well = code == 1 and len(said) == 1 and "--resume run" in said[0] and "Traceback" not in stderr
+    outcome.check(is_well, f"exit code {code}: {stderr[-500:]}")
+    code, _, stderr = finish(begin("train_ppo.py", steps, place / "bereft"))
+    differences = Finished.read(place / "undisturbed").differences(Finished.read(place / "bereft"))
+    outcome.check(code == 0 and not differences, f"resumed: {code}: {differences[:3]} {stderr[-300:]}")
+    return outcome
+
+
+def lost_aim(script: str, steps: int, place: Path) -> Outcome:
+    """Aim's repository locked by another process, deleted under the run, or full: said once, and training goes on."""
+    outcome = Outcome(f"{script}: Aim repository locked, deleted, full")
+
+    def is_well(code: int, stderr: str) -> bool:
+        return code == 0 and sum("Aim" in line for line in stderr.splitlines()) == 1 and "Traceback" not in stderr
+
+    code, _, stderr = finish(begin(script, steps, place / "locked"))
+    held = place / "locked" / ".aim" / f"writer-{checkpoint.load(place / 'locked' / 'run').meta['aim_run']}.flock"
+    with held.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, stderr = finish(begin(script, 2 * steps, place / "locked"))
+    outcome.check(is_well(code, stderr), f"locked: exit code {code}: {stderr[-500:]}")
+
+    process = begin(script, steps, place / "deleted")
+    while process.poll() is None and not checkpoint.holds_run(place / "deleted" / "run"):
+        time.sleep(0.01)
+    shutil.rmtree(place / "deleted" / ".aim", ignore_errors=True)
+    code, _, stderr = finish(process)
+    outcome.check(is_well(code, stderr) or (code == 0 and "Aim" not in stderr), f"deleted: {code}: {stderr[-500:]}")
+
+    with tmpfs(place / "small", "size=2m") as mounted:
+        if mounted:
+            process = begin(script, steps, place / "full", "--aim-repo", place / "small")
+            code, _, stderr = finish(process)
+            outcome.check(code == 0 and "Traceback" not in stderr, f"full: exit code {code}: {stderr[-500:]}")
+    return outcome
+
+
+def one_core() -> set[int]:
+    """One of the cores that this process may use."""
+    return {min(os.sched_getaffinity(0))}
+
+
+def _loads(run: Path) -> bool:
+    try:
+        checkpoint.load(run)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _files(directory: Path) -> set[str]:
+    return {str(path) for path in directory.rglob("*")} if directory.is_dir() else set()
+
+
+def _cpu_seconds(process: psutil.Popen) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return math.inf
+    return times.user + times.system
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Tried, survived and lost of every fault, and what was lost below."""
+    lines = [f"{'fault':55} {'tried':>6} {'survived':>9} {'lost':>5}"]
+    for outcome in outcomes:
+        lost = min(len(outcome.problems), max(outcome.tried, 1))
+        counts = f"{outcome.tried:>6} {outcome.tried - lost:>9} {lost:>5}"
+        lines.append(f"{outcome.fault:55} {'not tried: ' + outcome.not_tried if outcome.not_tried else counts}")
+    lines += [f"LOST {outcome.fault}: {problem}" for outcome in outcomes for problem in outcome.problems]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="kills of each script's run")
+    parser.add_argument("--mutations", type=int, default=250, help="damaged files of each script's checkpoints")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults' times and places")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    outcomes: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(table([outcome]).splitlines()[1], flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="soak-") as directory:
+        for script in SCRIPTS:
+            place = Path(directory) / script
+            steps = 400 + 250 * options.kills
+            tell(kill_and_resume(script, steps, place / "kills", options.kills, rng))
+            if script == "train_ppo.py":
+                tell(kill_and_resume(script, steps, place / "one", options.kills, rng, one_core()))
+            small = place / "small"
+            code, _, stderr = finish(begin(script, 400, small))
+            assert code == 0, stderr
+            tell(damaged_files(script, small, options.mutations, rng))
+            tell(forged_files(script, small, options.mutations, rng))
+            tell(planted_pickles(script, 400, small))
+            tell(full_disk(script, 800, place / "full"))
+            tell(read_only_directory(script, 800, place / "read_only"))
+            tell(lost_aim(script, 400, place / "aim"))
+        tell(killed_worker(1_200, Path(directory) / "worker"))
+    print("\n" + table(outcomes))
+    sys.exit(any(outcome.problems for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()

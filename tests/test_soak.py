@@ -1,0 +1,78 @@
+"""A short form of the fault campaign of `make soak`: the real scripts, killed, robbed and deceived."""
+
+import random
+
+import pytest
+
+from benchmarks import soak
+from benchmarks.soak import Outcome
+
+
+def assert_survived(outcome: Outcome, show):
+    show(soak.table([outcome]).splitlines()[1])
+    if outcome.not_tried:
+        pytest.skip(outcome.not_tried)
+    assert outcome.tried
+    assert not outcome.problems, "\n".join(outcome.problems)
+
+
+@pytest.fixture(scope="module", params=["train.py", "train_ppo.py"])
+def finished(request, tmp_path_factory):
+    """A finished run of each script."""
+    place = tmp_path_factory.mktemp("finished")
+    code, _, stderr = soak.finish(soak.begin(request.param, 200, place))
+    assert code == 0, stderr
+    return request.param, place
+
+
+@pytest.mark.parametrize(("script", "cores"), [("train.py", None), ("train_ppo.py", None), ("train_ppo.py", {0})])
+def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, cores):
+    cores = cores and soak.one_core()
+    assert_survived(soak.kill_and_resume(script, 500, tmp_path, 2, random.Random(script), cores), show)
+
+
+def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
+    """The comparison that exactness rests on finds a difference where there is one."""
+    script, place = finished
+    other = soak.begin(script, 200, tmp_path)
+    assert soak.finish(other)[0] == 0
+    reference, same = soak.Finished.read(place), soak.Finished.read(tmp_path)
+    assert not reference.differences(same)
+    points = same.series["mean_return", "eval"]
+    points[max(points)] += 1e-9
+    assert len(reference.differences(same)) == 1
+    same.meta["steps"] += 1
+    generators = same.state["generators"]["torch"]
+    generators[0] ^= 1
+    assert len(reference.differences(same)) == 3
+
+
+def test_damaged_files_cost_one_checkpoint_at_most(finished, show):
+    script, place = finished
+    assert_survived(soak.damaged_files(script, place, 60, random.Random(1)), show)
+
+
+def test_forged_files_are_read_or_refused_in_one_line(finished, show):
+    script, place = finished
+    assert_survived(soak.forged_files(script, place, 40, random.Random(1)), show)
+
+
+def test_planted_pickles_never_run(finished, show):
+    script, place = finished
+    assert_survived(soak.planted_pickles(script, 200, place, writers=soak.WRITERS[:1]), show)
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, show):
+    assert_survived(soak.full_disk("train.py", 300, tmp_path), show)
+
+
+def test_a_directory_that_turns_read_only_costs_no_run(tmp_path, show):
+    assert_survived(soak.read_only_directory("train_ppo.py", 300, tmp_path), show)
+
+
+def test_a_killed_worker_costs_no_step(tmp_path, show):
+    assert_survived(soak.killed_worker(480, tmp_path), show)
+
+
+def test_a_lost_aim_repository_costs_no_run(tmp_path, show):
+    assert_survived(soak.lost_aim("train.py", 200, tmp_path), show)

@@ -1,0 +1,192 @@
+"""The SAC script as its users run it: train, resume, score; what it tracks; and the mistakes a user can make."""
+
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import read_closed, read_metrics
+
+import checkpoint
+import train
+import training_run
+from benchmarks.soak import finish, start
+from sac_drq import SACAgent, SACConfig, driver_of, load_driver
+from settings import SettingError
+
+SMALL = shlex.split(
+    "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
+    "--action-repeat 10 --seed 3"
+)
+FREQS = shlex.split("--eval-freq 60 --eval-tracks 1 --checkpoint-freq 50")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small whole run, as a user would start it: 120 steps, so that the replay buffer has wrapped around."""
+    place = tmp_path_factory.mktemp("run")
+    done = finish(start("train.py", *SMALL, *FREQS, "--total-steps", 120, "--run-name", "small", cwd=place))
+    assert done[0] == 0, done
+    return place, done
+
+
+def test_a_run_leaves_checkpoints_and_one_summary(trained):
+    place, (_, stdout, stderr) = trained
+    run_dir = place / "checkpoints" / "small"
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "best",
+        "step_000000050",
+        "step_000000100",
+        "step_000000120",
+    ]
+    loaded = checkpoint.load(run_dir)
+    meta = loaded.meta
+    assert (meta["steps"], meta["frames"], meta["agent"], meta["run_name"]) == (120, 1200, "sac", "small")
+    assert meta["config"]["hidden_dim"] == 16
+    assert loaded.state["agent"]["n_updates"] == 80, "one a step after the random ones"
+    assert loaded.state["replay"]["size"] == 100
+    assert stdout.startswith("Trained at 120 steps (1,200 frames)")
+    for word in ("Last evaluation:", "Best evaluation:", "checkpoints/small/best", meta["aim_run"], "make ui"):
+        assert word in stdout
+    assert "Go on:" not in stdout
+    assert "1,200 frames" in stderr, "the progress bar shows frames"
+    assert "Traceback" not in stderr
+
+
+def test_everything_is_in_aim(trained):
+    place, _ = trained
+    meta = checkpoint.load(place / "checkpoints" / "small").meta
+    run = read_closed(place, meta["aim_run"])
+    series = read_metrics(run)
+    names = ("critic_loss", "q1_mean", "q2_mean", "actor_loss", "alpha_loss", "entropy", "alpha")
+    for name in (*names, "n_updates", "replay_fill"):
+        assert sorted(series[name, "train"]) == [120], name
+    assert series["replay_fill", "train"][120] == 1.0
+    assert series["frames", "time"] == {120: 1200}
+    assert sorted(series["fps", "time"]) == sorted(series["updates_per_second", "time"]) == [120]
+    for name in ("mean_return", "std_return", "min_return", "lap_finish_rate", "tiles_share"):
+        assert sorted(series[name, "eval"]) == [60, 120]
+    assert sorted(series["return", "episode"]) == list(range(1, meta["episodes"] + 1))
+    assert series["ep_rew_mean", "rollout"][120] == pytest.approx(np.mean(list(series["return", "episode"].values())))
+    assert run["status"] == "finished"
+    assert run["hparams"]["tau"] == 0.01
+    assert run["command"].startswith("python ")
+
+
+def test_evaluate_finds_out_which_agent_it_is(trained):
+    place, _ = trained
+    for which in ("checkpoints/small", "checkpoints/small/best"):
+        code, stdout, stderr = finish(start("evaluate.py", "--checkpoint", which, "--episodes", 1, cwd=place))
+        assert code == 0, stderr
+        assert re.search(r"1 unseen tracks of CarRacing-v3 .*\n  return +-?\d", stdout)
+
+
+def test_a_loaded_driver_drives_as_the_agent_it_was_saved_from(trained):
+    loaded = checkpoint.load(trained[0] / "checkpoints" / "small")
+    agent = SACAgent(SACConfig(**loaded.meta["config"]), torch.device("cpu"))
+    agent.load_state_dict(loaded.state["agent"])
+    driver, view = load_driver(loaded, torch.device("cpu"))
+    assert view.action_repeat == 10
+    for obs in np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8):
+        np.testing.assert_array_equal(driver(obs), driver_of(agent)(obs))
+
+
+def test_the_best_is_a_driver_and_no_training_to_resume(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    assert "replay" not in checkpoint.load(trained[0] / "checkpoints" / "small" / "best").state
+    with pytest.raises(SettingError, match="holds a driver, not a whole training"):
+        training_run.prepare(train.KIND, "", ["--resume", "checkpoints/small/best", "--total-steps", "999"])
+
+
+def test_another_agents_checkpoint_is_refused(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    code, _, stderr = finish(start("train_ppo.py", "--resume", "checkpoints/small", cwd=trained[0]))
+    assert code == 2
+    assert stderr == "train_ppo.py: --resume checkpoints/small holds a sac agent, not a ppo one\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--total-steps", "0"], "--total-steps must be at least 1"),
+        (["--tau", "2"], "--tau must be at most 1"),
+        (["--encoder", "huge"], "--encoder must be one of drq, light"),
+        (["--log-std-min", "3"], "--log-std-min 3.0 must be below --log-std-max 2.0"),
+        (["--replay-size", "0"], "--replay-size must be at least 1"),
+        (["--pad", "-1"], "--pad must be at least 0"),
+        (["--resume", "nowhere"], "there is no checkpoint at nowhere"),
+    ],
+)
+def test_bad_flags_are_named_before_anything_is_created(tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((SettingError, checkpoint.CheckpointError), match=re.escape(message)):
+        training_run.prepare(train.KIND, "", argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["train.py", "train_ppo.py"])
+def test_help_speaks_of_no_mixed_precision(tmp_path, script):
+    code, stdout, _ = finish(start(script, "--help", cwd=tmp_path))
+    assert code == 0
+    assert "--seed" in stdout
+    assert "amp" not in stdout.lower()
+
+
+def test_the_defaults_that_users_rely_on():
+    config = SACConfig()
+    assert (config.replay_size, config.feature_dim, config.updates_per_step) == (30_000, 50, 1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_closes(tmp_path, number, code):
+    process = start("train.py", *SMALL, "--total-steps", 10**6, "--checkpoint-dir", "run", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3)  # into the training
+    process.send_signal(number)
+    found, stdout, stderr = finish(process, timeout=60)
+    assert found == code, stderr
+    steps = int(re.match(r"Stopped at ([\d,]+) steps", stdout)[1].replace(",", ""))
+    loaded = checkpoint.load(tmp_path / "run")
+    assert loaded.meta["steps"] == steps
+    assert "train.py --resume run" in stdout
+    assert read_closed(tmp_path, loaded.meta["aim_run"])["status"] == "stopped"
+
+
+@pytest.mark.parametrize("network", ["critic", "critic_target"])
+def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp_path, monkeypatch, network):
+    monkeypatch.chdir(tmp_path)
+    real_update = SACAgent.update
+
+    def diverging(self, replay):
+        real_update(self, replay)
+        if self.n_updates == 70:
+            getattr(self, network).encoder.linear.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(SACAgent, "update", diverging)
+    args = [*SMALL, "--checkpoint-freq", "50", "--total-steps", "400", "--checkpoint-dir", "run", "--no-aim"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    message = str(exit_.value)
+    assert re.match(r"train\.py: the agent's numbers are no longer finite at step 1[1-5]\d;", message)
+    assert message.endswith("go on with --resume run")
+    assert checkpoint.load(tmp_path / "run").meta["steps"] == 100
+
+
+def test_no_process_is_left_when_the_script_is_killed(tmp_path):
+    process = start("train.py", *SMALL, "--total-steps", 10**6, "--checkpoint-dir", "run", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    assert not psutil.wait_procs(family, timeout=10)[1]
