@@ -6,6 +6,7 @@ PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
 import math
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,13 +226,8 @@ def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, V
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
     """
-    try:
-        config = PPOConfig(**checkpoint.meta["config"])
-        policy = make_policy(config)
-        policy.load_state_dict(checkpoint.state["policy"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({str(error).splitlines()[0]})") from None
-    return driver_of(policy.to(device)), config.view
+    policy = _load_policy(checkpoint)
+    return driver_of(policy.to(device)), PPOConfig(**checkpoint.meta["config"]).view
 
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:
@@ -243,4 +239,34 @@ def make_policy(config: PPOConfig) -> ActorCriticPolicy:
         **policy_kwargs(config),
     )
     policy.set_training_mode(False)
+    return policy
+
+
+def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint's policy as a `.zip` of Stable-Baselines3's own, for `PPO.load` or `PPO.load(..., env)`.
+
+    Loading such a file unpickles it and needs `beta_policy` on Python's path, so load none from a stranger; the
+    checkpoint itself runs no code.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make a policy.
+        OSError: if the file cannot be written.
+    """
+    policy = _load_policy(checkpoint)
+    config = PPOConfig(**checkpoint.meta["config"])
+    env = make_training_env(config)
+    try:
+        model = make_model(config, env, torch.device("cpu"))
+        model.policy.load_state_dict(policy.state_dict())
+        model.save(path)
+    finally:
+        env.close()
+
+
+def _load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
+    try:
+        policy = make_policy(PPOConfig(**checkpoint.meta["config"]))
+        policy.load_state_dict(checkpoint.state["policy"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({str(error).splitlines()[0]})") from None
     return policy
