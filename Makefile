@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	&& { echo "$$p"; break; }; done)
 BIN := .venv/bin
 
-.PHONY: train test lint format ui clean
+.PHONY: train test lint format ui soak clean
 
 train: .venv/.ready
 	$(BIN)/python train_ppo.py $(ARGS)
@@ -31,6 +31,9 @@ format: .venv/.ready
 ui: .venv/.ready
 	@test -d "$(REPO)/.aim" || { echo "ui: no Aim repository in $(REPO); train first, or name one: make ui REPO=DIR" >&2; exit 2; }
 	$(BIN)/aim up -y --host 127.0.0.1 --port $(PORT) --repo "$(REPO)"
+
+soak: .venv/.ready
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 # The stamp is written last: an install that was cut short starts anew instead of looking done.
 .venv/.ready: requirements.txt

@@ -41,7 +41,7 @@ def export(options: ExportOptions) -> str:
     loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
     if loaded.meta.get("agent") != ppo.AGENT:
         raise SettingError(
-            f"--checkpoint {options.checkpoint} holds a {loaded.meta.get('agent')} agent; only a ppo one can be exported"
+            f"--checkpoint {options.checkpoint} holds a {loaded.meta.get('agent')} agent; name one of train_ppo.py"
         )
     check_writable_directory(target.parent, "--to")
     try:

@@ -469,6 +469,10 @@ class SACAgent:
         self._is_recorded = config.compile and device.type == "cuda"
         self.generator = torch.Generator().manual_seed(config.seed)
         torch.manual_seed(config.seed)
+        if device.type == "cuda":
+            # TF32 in matrix products, as PyTorch has it in convolutions anyway. Not mixed precision: every number is
+            # stored as float32.
+            torch.set_float32_matmul_precision("high")
         obs_shape = config.view.obs_shape
         self.critic = Critic(obs_shape, config).to(device, dtype)
         self.critic_target = Critic(obs_shape, config).to(device, dtype)

@@ -1,6 +1,6 @@
 """A fault campaign on the real training scripts: kills, damaged checkpoints, planted code, full disks, lost helpers.
 
-    python -m benchmarks.soak [--kills N] [--mutations N] [--seed N]          (or: make soak)
+    python -m benchmarks.soak [--kills N] [--mutations N] [--minutes N] [--seed N]        (or: make soak)
 
 Every fault is tried on a small training of its own, and what a user has left afterwards is looked at: does the run go
 on, and is it, to the last bit, the run that nothing disturbed? The table says how many faults were tried, how many were
@@ -18,9 +18,11 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -444,6 +446,41 @@ def one_core() -> set[int]:
     return {min(os.sched_getaffinity(0))}
 
 
+def long_life(script: str, place: Path, minutes: float) -> Outcome:
+    """A small training that evaluates and saves all the time: memory, file handles and processes stay as they are.
+
+    The figures are a line through the second half of the time, so that what is filled once does not count.
+    """
+    outcome = Outcome(f"{script}: {minutes:g} minutes of life")
+    process = begin(script, 10**8, place)
+    drain = threading.Thread(target=process.communicate, daemon=True)
+    drain.start()
+    samples: list[tuple[float, float, int, int]] = []
+    end = time.monotonic() + 60.0 * minutes
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(1.0)
+        family = [process, *process.children(recursive=True)]
+        with contextlib.suppress(psutil.Error):
+            memory = sum(member.memory_full_info().pss for member in family) / 2**20
+            samples.append((time.monotonic(), memory, sum(member.num_fds() for member in family), len(family)))
+    process.send_signal(signal.SIGTERM)
+    drain.join()
+    seconds, memory_mb, n_handles, n_processes = np.array(samples[len(samples) // 2 :]).T
+    per_hour = 3600.0 * np.polyfit(seconds, memory_mb, 1)[0]
+    steps = checkpoint.load(place / "run").meta["steps"]
+    figures = (
+        f"{memory_mb[0]:.0f} MB at half time, {memory_mb[-1]:.0f} MB at the end ({per_hour:+.0f} MB an hour), "
+        f"{int(n_handles.min())}-{int(n_handles.max())} file handles, {int(n_processes.max())} processes, "
+        f"{steps:,} steps"
+    )
+    outcome.fault += f": {figures}"
+    # A handle or a process more at a single moment is a checkpoint being written; a leak would raise the median.
+    halves = np.array_split(n_handles, 2), np.array_split(n_processes, 2)
+    is_flat = all(np.median(second) <= np.median(first) for first, second in halves)
+    outcome.check(process.returncode == 143 and is_flat and per_hour < 100.0, figures)
+    return outcome
+
+
 def _loads(run: Path) -> bool:
     try:
         checkpoint.load(run)
@@ -479,6 +516,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills of each script's run")
     parser.add_argument("--mutations", type=int, default=250, help="damaged files of each script's checkpoints")
+    parser.add_argument("--minutes", type=float, default=5.0, help="minutes of each script's long life")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults' times and places")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -504,6 +542,7 @@ def main() -> None:
             tell(full_disk(script, 800, place / "full"))
             tell(read_only_directory(script, 800, place / "read_only"))
             tell(lost_aim(script, 400, place / "aim"))
+            tell(long_life(script, place / "life", options.minutes))
         tell(killed_worker(1_200, Path(directory) / "worker"))
     print("\n" + table(outcomes))
     sys.exit(any(outcome.problems for outcome in outcomes))

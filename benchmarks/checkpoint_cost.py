@@ -1,0 +1,92 @@
+"""What checkpoints cost a training: the time of a save against the time of the steps between two, at the defaults.
+
+    python -m benchmarks.checkpoint_cost [--device cuda] [--directory DIR]
+
+SAC with a full replay buffer, its update with DrQ's encoder and with the light one; PPO with its snapshot before every
+rollout. Saved, flushed to the disk and checksummed, as in training.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import checkpoint
+import ppo
+from ppo import PPOConfig
+from sac_drq import SACAgent, SACConfig, make_replay
+from session import RunOptions, capture_generators, resolve_device
+
+
+def seconds(function: Callable[[], object], n: int = 5) -> float:
+    """Median time of a call."""
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> None:
+    """Print SAC's: a step costs an update at least, so the share is an upper bound."""
+    agent, replay = SACAgent(config, device), make_replay(config, device)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (64, *config.view.obs_shape), np.uint8)
+    replay.start_episode(pictures[0])
+    for step in range(config.replay_size):
+        replay.add(np.zeros(3, np.float32), 0.0, pictures[step % 64], terminated=False)
+
+    def save() -> None:
+        state = replay.state_dict()
+        frames = state.pop("frames").cpu().numpy()
+        whole = {"agent": agent.state_dict(), "replay": state, "generators": capture_generators()}
+        checkpoint.save_step(directory, 1, {}, whole, {"replay_frames": frames})
+
+    def update() -> None:
+        agent.update(replay)
+        agent.pop_metrics()  # waits for the GPU
+
+    update()
+    every = RunOptions().checkpoint_freq
+    report(f"SAC, {config.encoder} encoder", seconds(save), every * seconds(update), every)
+
+
+def ppo_cost(config: PPOConfig, device: torch.device, directory: Path) -> None:
+    """Print PPO's: snapshots before every rollout, and a save."""
+    env = ppo.make_training_env(config)
+    model = ppo.make_model(config, env, device)
+    steps = config.n_envs * config.n_steps
+    model.learn(steps)
+    learning = seconds(lambda: model.learn(steps, reset_num_timesteps=False), 3)
+    snapshot = seconds(lambda: ppo.capture(model))
+    save = seconds(lambda: checkpoint.save_step(directory, 1, {}, {**ppo.capture(model), **capture_generators()}))
+    env.close()
+    every = RunOptions().checkpoint_freq
+    report("PPO", save + snapshot * every / steps, learning * every / steps, every)
+
+
+def report(name: str, saving: float, training: float, every: int) -> None:
+    """One line: what saving takes of the time between two saves."""
+    print(f"{name}: {saving:.2f} s of {training:.0f} s for {every:,} steps: {saving / training:.2%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--directory", help="on the disk to save to [the system's temporary one]")
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+        sac_cost(SACConfig(), device, Path(directory) / "drq")
+        sac_cost(SACConfig(encoder="light", hidden_dim=256), device, Path(directory) / "light")
+        ppo_cost(PPOConfig(), device, Path(directory) / "ppo")
+
+
+if __name__ == "__main__":
+    main()
