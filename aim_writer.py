@@ -98,6 +98,8 @@ class AimTracker:
         """
         if self._run is None:
             return
+        if self._lock is not None and os.fstat(self._lock).st_nlink == 0:
+            self._warn("has been deleted together with its repository")  # Aim itself goes on writing into nothing
         name = str(name) or UNNAMED
         with self._no_raise(f"did not take {name!r}"):
             if isinstance(value, HParam):

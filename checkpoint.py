@@ -9,12 +9,14 @@ The manifest is the last file to be written, and it is renamed into place: what 
 is there, there is none, or still the one before. So a kill or a full disk at any byte costs the new checkpoint only.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
-import shutil
+import stat
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -32,6 +34,9 @@ STATE = "state"
 BEST = "best"
 STEP_PREFIX = "step_"
 KEPT = 3
+STEP_NAME = re.compile(STEP_PREFIX + r"\d{9,}")
+# A data file of some save, or a manifest that was not yet in place.
+OWN_NAME = re.compile(r"\w+-[0-9a-f]{8}\.(pt|npy)|manifest\.json-[0-9a-f]{8}")
 
 
 class CheckpointError(Exception):
@@ -70,6 +75,8 @@ def save(
         OSError: if the disk does not take it; nothing that was there before is lost then.
     """
     directory = run_directory / name
+    if directory.is_symlink():
+        raise OSError(f"{directory} is a link, which a checkpoint is never written through")
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
@@ -87,22 +94,25 @@ def save(
             _flush(path)
         manifest = {
             "format_version": FORMAT_VERSION,
-            "saved_at_ns": time.time_ns(),
+            "saved_at_ns": _later_than_all(run_directory),
             "files": {key: {"name": path.name, "sha256": _sha256_of_file(path)} for key, path in files.items()},
             "meta": dict(meta),
         }
         new_manifest = directory / f"{MANIFEST}-{token}"
-        new_manifest.write_text(json.dumps({**manifest, "sha256": _sha256_of(manifest)}, indent=1))
+        new_manifest.write_text(sealed(manifest))
         _flush(new_manifest)
         new_manifest.replace(directory / MANIFEST)
     except BaseException:
-        _remove_leftovers(directory, keep=lambda path: token not in path.name)
+        _remove_own_files(directory, keep=lambda name: token not in name)
         if is_new:
-            shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                directory.rmdir()
         raise
-    _flush(directory)
-    _flush(run_directory)
-    _remove_leftovers(directory, keep=lambda path: token in path.name or path.name == MANIFEST)
+    # The checkpoint is in place; a file system that cannot flush a directory does not take it back.
+    with contextlib.suppress(OSError):
+        _flush(directory)
+        _flush(run_directory)
+    _remove_own_files(directory, keep=lambda name: token in name)
     return directory
 
 
@@ -115,10 +125,14 @@ def save_step(
 ) -> Path:
     """Write the checkpoint of a time step and drop all but the newest `KEPT` of them."""
     path = save(run_directory, f"{STEP_PREFIX}{step:09d}", meta, state, arrays)
-    kept = _newest_first(run_directory)[:KEPT]
-    for old in run_directory.glob(f"{STEP_PREFIX}*"):
-        if old not in kept:  # older ones, and what a kill has left of one
-            shutil.rmtree(old, ignore_errors=True)
+    whole = [other for other in _newest_first(run_directory) if _has_whole_manifest(other)]
+    kept = {path, *whole[:KEPT]}
+    for old in _step_directories(run_directory):
+        if old not in kept:  # older ones, damaged ones, and what a kill has left of one
+            with contextlib.suppress(OSError):
+                (old / MANIFEST).unlink(missing_ok=True)  # first: what a kill leaves then is no checkpoint
+                _remove_own_files(old, keep=lambda _: False)
+                old.rmdir()
     return path
 
 
@@ -167,23 +181,50 @@ def load(path: Path, with_arrays: bool = True) -> Checkpoint:
     raise CheckpointError(f"{path} holds no whole checkpoint: {'; '.join(passed_over)}")
 
 
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """A manifest's text: itself, and the checksum of the rest."""
+    # Once through JSON, after which keys and sequences are what a reader will find.
+    plain = json.loads(json.dumps(dict(manifest)))
+    checksum = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**plain, "sha256": checksum}, indent=1)
+
+
 def _load_one(path: Path, with_arrays: bool) -> Checkpoint:
+    manifest = _read_manifest(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        version = manifest["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
-        checksum = manifest.pop("sha256")
-        if checksum != _sha256_of(manifest):
-            raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum is not its own")
         meta = dict(manifest["meta"])
         files = {
             key: _Listed(path / Path(file["name"]).name, file["sha256"]) for key, file in manifest["files"].items()
         }
-        state = _read_state(files.pop(STATE))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read ({_in_one_line(error)})") from None
+        state_file = files.pop(STATE)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+    state = _read_state(state_file)
     return Checkpoint(path, meta, state, {key: _read_array(file) for key, file in files.items()} if with_arrays else {})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        text = (path / MANIFEST).read_text()
+        manifest = json.loads(text)
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version!r}; this program reads {FORMAT_VERSION}")
+        manifest.pop("sha256")
+        is_whole = text == sealed(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+    if not is_whole:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum is not its own")
+    return manifest
+
+
+def _has_whole_manifest(path: Path) -> bool:
+    try:
+        _read_manifest(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -195,6 +236,8 @@ class _Listed:
 
     def check(self) -> None:
         try:
+            if not stat.S_ISREG(self.path.lstat().st_mode):
+                raise CheckpointError(f"{self.path} is no plain file")
             found = _sha256_of_file(self.path)
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read ({error.strerror})") from None
@@ -220,8 +263,13 @@ def _read_array(file: _Listed) -> NDArray[Any]:
     try:
         # Never unpickles: an array of objects cannot be mapped, and is refused.
         return np.lib.format.open_memmap(file.path, mode="c")
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
-        raise CheckpointError(f"{file.path} is no plain array ({_in_one_line(error)})") from None
+    except Exception as error:  # NumPy parses the header, and a hostile one provokes whatever a parser raises
+        raise CheckpointError(f"{file.path} is no plain array ({in_one_line(error)})") from None
+
+
+def _step_directories(run_directory: Path) -> list[Path]:
+    paths = run_directory.glob(f"{STEP_PREFIX}*")
+    return [path for path in paths if STEP_NAME.fullmatch(path.name) and not path.is_symlink()]
 
 
 def _newest_first(run_directory: Path) -> list[Path]:
@@ -230,20 +278,35 @@ def _newest_first(run_directory: Path) -> list[Path]:
     That need not be the one of the largest step: a run may have been resumed from an earlier one.
     """
     ages = {}
-    for path in run_directory.glob(f"{STEP_PREFIX}*"):
-        if (path / MANIFEST).is_file():
-            try:
-                ages[path] = int(json.loads((path / MANIFEST).read_text())["saved_at_ns"])
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
-                # Damaged, which `load` is to say: by the file's own time it is looked at in its turn.
-                ages[path] = (path / MANIFEST).stat().st_mtime_ns
+    for path in _step_directories(run_directory):
+        with contextlib.suppress(OSError):  # gone, in a run that is being written
+            if (path / MANIFEST).is_file():
+                ages[path] = _saved_at_ns(path)
     return sorted(ages, key=lambda path: (ages[path], path.name), reverse=True)
 
 
-def _remove_leftovers(directory: Path, keep: Callable[[Path], bool]) -> None:
+def _saved_at_ns(path: Path) -> int:
+    try:
+        saved_at_ns = _read_manifest(path)["saved_at_ns"]
+    except (CheckpointError, KeyError):
+        saved_at_ns = None
+    # A damaged one, as `load` is to say: by the file's own time it is looked at in its turn.
+    return saved_at_ns if isinstance(saved_at_ns, int) else (path / MANIFEST).stat().st_mtime_ns
+
+
+def _later_than_all(run_directory: Path) -> int:
+    """Now, or a moment after the newest checkpoint where the clock has gone back since."""
+    whole = (path for path in _newest_first(run_directory) if _has_whole_manifest(path))
+    newest = next(whole, None)
+    return time.time_ns() if newest is None else max(time.time_ns(), _saved_at_ns(newest) + 1)
+
+
+def _remove_own_files(directory: Path, keep: Callable[[str], bool]) -> None:
+    """Remove the files of earlier or failed saves, by name, and nothing else that may lie there."""
     for path in directory.iterdir():
-        if not keep(path):
-            path.unlink(missing_ok=True)
+        if OWN_NAME.fullmatch(path.name) and not keep(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _flush(path: Path) -> None:
@@ -254,16 +317,11 @@ def _flush(path: Path) -> None:
         os.close(fd)
 
 
-def _sha256_of(manifest: dict[str, Any]) -> str:
-    # Once through JSON, after which keys and sequences are what a reader will find.
-    canonical = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 def _sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """An error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

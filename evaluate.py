@@ -51,8 +51,8 @@ def load_driver(loaded: Checkpoint) -> tuple[Driver, ViewConfig]:
         CheckpointError: if there is none in it.
     """
     agent = loaded.meta.get("agent")
-    if agent not in LOADERS:
-        raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent}); known are {', '.join(LOADERS)}")
+    if not isinstance(agent, str) or agent not in LOADERS:
+        raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent!r}); known are {', '.join(LOADERS)}")
     return LOADERS[agent](loaded, torch.device("cpu"))
 
 

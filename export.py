@@ -5,7 +5,7 @@ from pathlib import Path
 
 import checkpoint
 import ppo
-from checkpoint import CheckpointError
+from checkpoint import CheckpointError, in_one_line
 from session import check_writable_directory
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
 
@@ -47,8 +47,8 @@ def export(options: ExportOptions) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         ppo.export_sb3(loaded, target)
-    except OSError as error:
-        raise SettingError(f"--to {target} cannot be written ({error.strerror}); name another place") from None
+    except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
+        raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
     return f'{target}: load it with stable_baselines3.PPO.load("{target}"), this folder on Python\'s path'
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame, TrainingOptions, ViewConfig
-from checkpoint import Checkpoint, CheckpointError
+from checkpoint import Checkpoint, CheckpointError, in_one_line
 from scoring import Driver
 from settings import SettingError, check_settings, setting
 from vec_env import make_vec_env
@@ -267,6 +267,8 @@ def _load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
     try:
         policy = make_policy(PPOConfig(**checkpoint.meta["config"]))
         policy.load_state_dict(checkpoint.state["policy"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
+        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({in_one_line(error)})") from None
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in policy.parameters()):
+        raise CheckpointError(f"{checkpoint.path} holds a PPO policy whose numbers are not finite")
     return policy

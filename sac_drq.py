@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from car_racing import Frame, ViewConfig
-from checkpoint import Checkpoint, CheckpointError
+from checkpoint import Checkpoint, CheckpointError, in_one_line
 from scoring import Driver
 from settings import SettingError, check_settings, setting
 
@@ -119,6 +119,13 @@ class Batch(NamedTuple):
     not_terminated: torch.Tensor
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on `device`. To a GPU it goes through pinned memory, so that nobody waits for it to arrive."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class ReplayBuffer:
     """The newest `capacity` transitions of one environment, every frame stored once.
 
@@ -153,8 +160,7 @@ class ReplayBuffer:
         self.size = 0
         self._position = 0
         self._channels = channels // frame_stack
-        # An episode of T transitions has T + 1 frames: a little more room, and `_make_room` for very short episodes.
-        ring = (capacity + capacity // 16 + frame_stack + 1, self._channels, height, width)
+        ring = (self.ring_length(capacity, frame_stack), self._channels, height, width)
         self._frames = torch.zeros(ring, dtype=torch.uint8, device=frames_device)
         self._n_frames = 0  # ever stored: the next frame's number; frame n lies in the ring at n % its length
         self._stack = torch.zeros(frame_stack, dtype=torch.int64)  # the numbers of the current observation's frames
@@ -162,6 +168,12 @@ class ReplayBuffer:
         self._actions = torch.zeros((capacity, action_dim))
         self._rewards = torch.zeros((capacity, 1))
         self._not_terminated = torch.zeros((capacity, 1))
+
+    @staticmethod
+    def ring_length(capacity: int, frame_stack: int) -> int:
+        """Frames to make room for at first: an episode of T transitions has T + 1, and `_make_room` sees to very short
+        ones."""
+        return capacity + capacity // 16 + frame_stack + 1
 
     @property
     def nbytes(self) -> int:
@@ -207,13 +219,13 @@ class ReplayBuffer:
     def gather(self, indices: torch.Tensor) -> Batch:
         """The transitions at `indices`, int64 (batch,), each in [0, size)."""
         slots = self._numbers[indices] % len(self._frames)
-        frames = self._frames[slots.to(self._frames.device)].flatten(1, 2).to(self.device)
+        frames = send(self._frames[send(slots, self._frames.device)].flatten(1, 2), self.device)
         return Batch(
             obs=frames[:, : -self._channels],
-            actions=self._actions[indices].to(self.device),
-            rewards=self._rewards[indices].to(self.device),
+            actions=send(self._actions[indices], self.device),
+            rewards=send(self._rewards[indices], self.device),
             next_obs=frames[:, self._channels :],
-            not_terminated=self._not_terminated[indices].to(self.device),
+            not_terminated=send(self._not_terminated[indices], self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -241,13 +253,20 @@ class ReplayBuffer:
         if state["capacity"] != self.capacity:
             raise ValueError(f"a replay buffer of {state['capacity']} transitions is not one of {self.capacity}")
         # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
-        frames = self._frames.new_zeros((state["n_slots"], *self._frames.shape[1:]))
+        n_slots, n_frames, size, position = (state[key] for key in ("n_slots", "n_frames", "size", "position"))
+        numbers, stack = state["numbers"], state["stack"]
+        if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
+            raise ValueError("the replay buffer's counts do not fit together")
+        if stack.shape != self._stack.shape or min(int(stack.min()), n_frames - 1 - int(stack.max())) < 0:
+            raise ValueError("the replay buffer's current stack lies outside its frames")
+        if size and min(int(numbers.min()), n_frames - 1 - int(numbers.max())) < 0:
+            raise ValueError("the replay buffer's transitions lie outside its frames")
+        frames = self._frames.new_zeros((n_slots, *self._frames.shape[1:]))
         frames[: len(state["frames"])] = state["frames"]
-        self._frames = frames
-        self.size, self._position, self._n_frames = state["size"], state["position"], state["n_frames"]
-        self._stack = state["stack"].clone()
         for name in ("numbers", "actions", "rewards", "not_terminated"):
-            getattr(self, f"_{name}")[: self.size] = state[name]
+            getattr(self, f"_{name}")[:size] = state[name]
+        self._frames, self._stack = frames, stack.clone()
+        self.size, self._position, self._n_frames = size, position, n_frames
 
     def _store(self, frame: Frame) -> int:
         self._make_room()
@@ -450,7 +469,8 @@ class SACAgent:
     """Soft actor-critic on randomly shifted pictures.
 
     All randomness is drawn on the CPU from one generator, so an update is a plain function of parameters, batch and
-    draws, and the same on every device.
+    draws, and the same on every device. Making an agent seeds torch's global generator, which its first weights come
+    from, and on a GPU lets torch use TF32 in matrix products.
 
     Args:
         config: the settings.
@@ -644,17 +664,18 @@ class SACAgent:
     def _shifted(self, obs: torch.Tensor) -> torch.Tensor:
         pad = self.config.pad
         offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
-        return random_shift(obs, offsets.to(self.device), pad)
+        return random_shift(obs, send(offsets, self.device), pad)
 
     def _noise(self, n: int) -> torch.Tensor:
-        return torch.randn((n, ACTION_DIM), generator=self.generator).to(self.device, self.dtype)
+        return send(torch.randn((n, ACTION_DIM), generator=self.generator).to(self.dtype), self.device)
 
 
 def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
     """The replay buffer of these settings: on the GPU where it takes less than half of what is free there."""
     obs_shape = config.view.obs_shape
     channels, height, width = obs_shape
-    n_bytes = (config.replay_size + config.replay_size // 16) * channels // config.frame_stack * height * width
+    n_frames = ReplayBuffer.ring_length(config.replay_size, config.frame_stack)
+    n_bytes = n_frames * channels // config.frame_stack * height * width
     fits = device.type == "cuda" and n_bytes < torch.cuda.mem_get_info(device)[0] // 2
     frames_device = device if fits else torch.device("cpu")
     return ReplayBuffer(config.replay_size, obs_shape, config.frame_stack, ACTION_DIM, device, frames_device)
@@ -674,7 +695,10 @@ def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, V
     try:
         config = replace(SACConfig(**checkpoint.meta["config"]), compile=False)
         agent = SACAgent(config, device)
-        agent.load_state_dict(checkpoint.state["agent"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({str(error).splitlines()[0]})") from None
+        for name in ("critic", "actor"):
+            getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])
+    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
+        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
+    if not agent.is_finite():
+        raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
     return driver_of(agent), config.view

@@ -3,6 +3,7 @@
 Nothing here knows PPO or SAC; the training scripts wire these parts to their agents.
 """
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -50,7 +51,7 @@ class RunOptions:
     )
     eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
     eval_tracks: int = setting(
-        8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS), may_change=True
+        8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
     )
     checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
     aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", may_change=True)
@@ -118,7 +119,8 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     else:
         directory = Path("checkpoints") / run_name
     check_writable_directory(directory, "--checkpoint-dir")
-    if checkpoint.holds_run(directory) and directory.resolve() != resumed:
+    holds_any = checkpoint.holds_run(directory) or (directory / checkpoint.BEST / checkpoint.MANIFEST).exists()
+    if holds_any and directory.resolve() != resumed:
         raise SettingError(
             f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
         )
@@ -229,7 +231,8 @@ class StopSignal:
             os._exit(128 + number)
         self.received = number
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nStopping: saving a checkpoint and closing the run. Once more leaves at once.\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopping: saving a checkpoint and closing the run. Once more leaves at once.\n")
 
 
 class ProgressBar:
@@ -269,17 +272,21 @@ class ProgressBar:
         self._bar.set_postfix_str(
             f"{steps * self._action_repeat:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False
         )
-        self._bar.update(steps - self._bar.n)
+        # A log file's full disk or a terminal that is gone must not end the training.
+        with contextlib.suppress(OSError):
+            self._bar.update(steps - self._bar.n)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(line, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
 
 @dataclass(frozen=True)
@@ -291,7 +298,7 @@ class BestScore:
 
 
 class Evaluator:
-    """Scores an agent on the first `n_tracks` validation tracks, and remembers the best.
+    """Scores an agent on the first `n_tracks` validation tracks, and knows the best so far.
 
     Args:
         env: a plain environment from `car_racing.make_env`, without training rules.
@@ -307,16 +314,16 @@ class Evaluator:
         self.latest: Score | None = None
         self.latest_step = latest_step
 
-    def evaluate(self, driver: Driver, step: int, stop: StopSignal) -> tuple[Score, bool] | None:
-        """Score `driver`; also says whether it is the best of the run. None if a stop called it off."""
+    def evaluate(self, driver: Driver, step: int, stop: StopSignal) -> Score | None:
+        """Score `driver`; None if a stop called it off."""
         result = score(driver, self.env, self.tracks, lambda: stop.received is not None)
-        if result is None:
-            return None
-        self.latest, self.latest_step = result, step
-        is_best = self.best is None or result.mean > self.best.mean
-        if is_best:
-            self.best = BestScore(result.mean, step)
-        return result, is_best
+        if result is not None:
+            self.latest, self.latest_step = result, step
+        return result
+
+    def is_best(self, result: Score) -> bool:
+        """Whether a score is better than the best that was kept."""
+        return self.best is None or result.mean > self.best.mean
 
 
 def evaluation_metrics(result: Score) -> dict[str, float]:

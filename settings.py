@@ -54,12 +54,17 @@ def check_settings(config: Any) -> None:
     Raises:
         SettingError: for the first that does not fit.
     """
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value is None:
             continue
         limits = field.metadata
         flag = flag_of(field)
+        wanted = _scalar_type(hints[field.name])
+        # A float may be written as a whole number; otherwise the type is the type (and True is no number).
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise SettingError(f"{flag} must be of type {wanted.__name__}, not {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise SettingError(f"{flag} must be a finite number, not {value}")
         if limits["minimum"] is not None and value < limits["minimum"]:

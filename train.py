@@ -14,7 +14,7 @@ from car_racing import TrainingOptions, make_env
 from checkpoint import Checkpoint
 from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay
 from session import capture_generators, evaluation_metrics, restore_generators, seed_generators
-from training_run import AgentKind, DivergedError, Job, TrainingRun, run_script
+from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
 
 KIND = AgentKind(
     AGENT,
@@ -37,14 +37,15 @@ class Training:
     def __init__(self, run: TrainingRun) -> None:
         self.run = run
         self.config: SACConfig = run.job.config
-        seed_generators(self.config.seed)
-        self.agent = SACAgent(self.config, run.device)
-        self.replay = make_replay(self.config, run.device)
-        self.env = make_env(self.config.view, TrainingOptions(self.config.max_idle_frames))
         self.step = 0
         self.n_episodes = 0
         self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
         self.writer = AimWriter(run.tracker)
+        seed_generators(self.config.seed)
+        with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
+            self.agent = SACAgent(self.config, run.device)
+            self.replay = make_replay(self.config, run.device)
+        self.env = make_env(self.config.view, TrainingOptions(self.config.max_idle_frames))
         if run.job.resumed is None:
             self.obs, _ = self.env.reset(seed=self.config.seed)
             self.replay.start_episode(self.obs)
@@ -55,6 +56,8 @@ class Training:
 
     def learn(self) -> None:
         """Step, learn, evaluate and save until the steps are done or a signal asks for the end."""
+        # What a stop has called off comes first: a resumed run is to evaluate the agents that it would have.
+        self._evaluate_and_save()
         while self.step < self.config.total_steps and self.run.stop.received is None:
             action = self._act()
             if self.step >= self.config.learning_starts:
@@ -62,7 +65,9 @@ class Training:
                 for _ in range(self.config.updates_per_step):
                     self.agent.update(self.replay)
             self._play(action)
-            self._after_step()
+            if self.step % LOG_FREQ == 0 or self.step == self.config.total_steps:
+                self.writer.write(self._training_metrics(), {}, self.step)
+            self._evaluate_and_save()
         if self.run.stop.received is not None and self.run.saved_at != self.step:
             self._save()
 
@@ -85,22 +90,6 @@ class Training:
             self.replay.start_episode(self.obs)
         self.run.bar.update(self.step, self.episodes[-1]["r"] if self.episodes else None)
 
-    def _after_step(self) -> None:
-        is_last = self.step == self.config.total_steps
-        log = is_last or self.step % LOG_FREQ == 0
-        evaluate = is_last or self.run.is_evaluation_due(self.step)
-        save = is_last or self.run.is_checkpoint_due(self.step)
-        if log or evaluate or save:
-            self._require(self.agent.is_finite())
-        metrics: dict[str, Any] = {}
-        if log:
-            metrics |= self._training_metrics()
-        if evaluate:
-            metrics |= self._evaluate()
-        self.writer.write(metrics, {}, self.step)
-        if save:
-            self._save()
-
     def _require(self, is_finite: bool) -> None:
         if not is_finite:
             raise DivergedError(
@@ -108,6 +97,7 @@ class Training:
             )
 
     def _training_metrics(self) -> dict[str, float]:
+        self._require(self.agent.is_finite())
         metrics = {f"train/{name}": value for name, value in self.agent.pop_metrics().items()}
         now, n_updates = time.perf_counter(), self.agent.n_updates
         seconds = now - self._logged_at
@@ -127,17 +117,21 @@ class Training:
             }
         return metrics
 
-    def _evaluate(self) -> dict[str, float]:
-        evaluation = self.run.evaluate(driver_of(self.agent), self.step)
-        if evaluation is None:
-            return {}
-        result, is_best = evaluation
-        if is_best:
-            # Without the replay buffer: a driver to score, not a training to go on with.
-            self.run.save_best(self.step, self.n_episodes, {"agent": self.agent.state_dict()})
-        return evaluation_metrics(result)
+    def _evaluate_and_save(self) -> None:
+        if self.run.is_evaluation_due(self.step):
+            self._require(self.agent.is_finite())
+            result = self.run.evaluate(driver_of(self.agent), self.step)
+            if result is not None:
+                self.writer.write(evaluation_metrics(result), {}, self.step)
+                if self.run.evaluator.is_best(result):
+                    # Without the replay buffer: a driver to score, not a training to go on with.
+                    state = {"agent": self.agent.state_dict()}
+                    self.run.save_best(result, self.run.meta(self.step, self.n_episodes), state)
+        if self.run.is_checkpoint_due(self.step):
+            self._save()
 
     def _save(self) -> None:
+        self._require(self.agent.is_finite())
         replay = self.replay.state_dict()
         frames = replay.pop("frames").cpu().numpy()
         state = {
@@ -147,7 +141,7 @@ class Training:
             "episodes": list(self.episodes),
             "generators": capture_generators(),
         }
-        self.run.save_step(self.step, self.n_episodes, state, {"replay_frames": frames})
+        self.run.save_step(self.run.meta(self.step, self.n_episodes), state, {"replay_frames": frames})
 
     def _restore(self, resumed: Checkpoint) -> None:
         self.step, self.n_episodes = resumed.meta["steps"], resumed.meta["episodes"]

@@ -10,7 +10,7 @@ from aim_writer import AimEpisodeCallback, AimWriter
 from checkpoint import Checkpoint
 from ppo import AGENT, PPOConfig, capture, driver_of, is_finite, make_model, make_training_env, restore
 from session import capture_generators, evaluation_metrics, restore_generators
-from training_run import AgentKind, DivergedError, Job, TrainingRun, run_script
+from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
 from vec_env import WorkerDiedError
 
 KIND = AgentKind(
@@ -28,16 +28,14 @@ RENAMES = {"train/policy_gradient_loss": "train/policy_loss"}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The whole training between two updates, apart from what it goes on to do.
+    """The whole training between two updates.
 
     Attributes:
-        step: steps collected until then.
-        n_episodes: episodes ended until then.
+        meta: what its checkpoint will say of itself.
         state: what `ppo.restore` and `restore_generators` need.
     """
 
-    step: int
-    n_episodes: int
+    meta: dict[str, Any]
     state: dict[str, Any]
 
 
@@ -67,7 +65,7 @@ class TrainingLoop(BaseCallback):
         self._n_updates_seen = self.ppo._n_updates
 
     def _on_rollout_start(self) -> None:
-        self._after_update(is_last=False)
+        self._after_update()
 
     def _on_step(self) -> bool:
         returns = [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
@@ -75,45 +73,42 @@ class TrainingLoop(BaseCallback):
         return self.run.stop.received is None
 
     def _on_training_end(self) -> None:
-        if self.run.stop.received is None:
-            self._after_update(is_last=True)
-        else:
+        is_between_updates = self.ppo._n_updates != self._n_updates_seen or self.run.stop.received is None
+        if is_between_updates:
+            self._after_update()
+        if self.run.stop.received is not None:
             self.save_snapshot()
 
     def save_snapshot(self) -> None:
         """Save the training as it was before the rollout in progress, unless that is saved already."""
-        if self._snapshot is not None and self._snapshot.step != self.run.saved_at:
-            self.run.save_step(self._snapshot.step, self._snapshot.n_episodes, self._snapshot.state)
+        if self._snapshot is not None and self._snapshot.meta["steps"] != self.run.saved_at:
+            self.run.save_step(self._snapshot.meta, self._snapshot.state)
 
-    def _after_update(self, is_last: bool) -> None:
-        is_best = False
-        if self.ppo._n_updates != self._n_updates_seen:
-            self._n_updates_seen = self.ppo._n_updates
-            if not is_finite(self.ppo):
-                raise DivergedError(
-                    f"the policy's parameters are no longer finite after step {self.num_timesteps:,}; "
-                    f"a smaller --learning-rate may help"
-                )
-            if is_last or self.run.is_evaluation_due(self.num_timesteps):
-                is_best = self._evaluate()
-            self.logger.record("time/frames", self.num_timesteps * self.config.action_repeat)
-            self.ppo.dump_logs(self.ppo._n_updates // self.ppo.n_epochs)
-        state = {**capture(self.ppo), "generators": capture_generators()}
-        self._snapshot = Snapshot(self.num_timesteps, self.episodes.n_episodes, state)
-        if is_best:
-            self.run.save_best(self.num_timesteps, self.episodes.n_episodes, state)
-        if is_last or self.run.is_checkpoint_due(self.num_timesteps):
-            self.save_snapshot()
-
-    def _evaluate(self) -> bool:
-        """Score the policy and log it; whether it is the best so far."""
-        evaluation = self.run.evaluate(driver_of(self.ppo.policy), self.num_timesteps)
-        if evaluation is None:
-            return False
-        result, is_best = evaluation
-        for key, value in evaluation_metrics(result).items():
+    def _after_update(self) -> None:
+        """Evaluate, log and save what is due; without an update before it, that is what a stop has called off."""
+        step, n_updates = self.num_timesteps, self.ppo._n_updates
+        is_logged = n_updates == self._n_updates_seen
+        self._n_updates_seen = n_updates
+        if not is_finite(self.ppo):
+            raise DivergedError(
+                f"the policy's parameters are no longer finite after step {step:,}; a smaller --learning-rate may help"
+            )
+        result = None
+        if self.run.is_evaluation_due(step):
+            result = self.run.evaluate(driver_of(self.ppo.policy), step)
+        for key, value in {} if result is None else evaluation_metrics(result).items():
             self.logger.record(key, value)
-        return is_best
+        if is_logged:
+            self.logger.dump(step)
+        else:
+            self.logger.record("time/frames", step * self.config.action_repeat)
+            self.ppo.dump_logs(n_updates // self.ppo.n_epochs)
+        state = {**capture(self.ppo), "generators": capture_generators()}
+        if result is not None and self.run.evaluator.is_best(result):
+            self.run.save_best(result, self.run.meta(step, self.episodes.n_episodes), state)
+        self._snapshot = Snapshot(self.run.meta(step, self.episodes.n_episodes), state)
+        if self.run.is_checkpoint_due(step):
+            self.save_snapshot()
 
 
 def train(job: Job) -> int:
@@ -130,7 +125,8 @@ def train(job: Job) -> int:
         env = make_training_env(config)
         loop = TrainingLoop(run)
         try:
-            model = make_model(config, env, run.device)
+            with fitting_in_memory("give a smaller --n-envs, --n-steps or --features-dim"):
+                model = make_model(config, env, run.device)
 
             def go_on(resumed: Checkpoint) -> None:
                 restore(model, resumed.state)
@@ -147,6 +143,11 @@ def train(job: Job) -> int:
             loop.save_snapshot()
             if run.stop.received is None:
                 raise
+        except ValueError as error:
+            # A Gaussian refuses parameters that are not finite in the middle of an update.
+            if is_finite(model):
+                raise
+            raise DivergedError(f"the policy is no longer finite after step {run.bar.steps:,} ({error})") from None
         finally:
             env.close()
     return run.stop.exit_code

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import checkpoint
 from aim_writer import AimTracker
 from car_racing import make_env
-from checkpoint import Checkpoint, CheckpointError
+from checkpoint import Checkpoint, CheckpointError, in_one_line
 from scoring import Driver, Score
 from session import (
     BestScore,
@@ -105,6 +105,7 @@ def prepare(kind: AgentKind, description: str, argv: list[str]) -> Job:
         resumed = checkpoint.load(Path(options.resume))
         config = _resumed_config(kind, resumed, wishes, options.resume)
         run_name = options.run_name or resumed.meta["run_name"]
+        options = from_saved(RunOptions, {"eval_tracks": resumed.meta["eval_tracks"]}, given(RunOptions, namespace))
     resolve_device(options.device)
     directory = choose_checkpoint_dir(options, run_name)
     if options.aim and not options.aim_repo.startswith("aim://"):
@@ -115,23 +116,60 @@ def prepare(kind: AgentKind, description: str, argv: list[str]) -> Job:
 def _resumed_config(kind: AgentKind, resumed: Checkpoint, wishes: dict[str, Any], flag_value: str) -> Any:
     agent = resumed.meta.get("agent")
     if agent != kind.name:
-        raise SettingError(f"--resume {flag_value} holds a {agent} agent, not a {kind.name} one")
+        raise SettingError(f"--resume {flag_value} holds a {agent!r} agent, not a {kind.name} one")
     missing = [key for key in kind.needs if key not in resumed.state]
     if missing:
         raise SettingError(
             f"--resume {flag_value} holds a driver, not a whole training (no {', no '.join(missing)}); "
             f"name the run's directory or one of its steps"
         )
-    try:
-        config: Any = from_saved(kind.config_class, resumed.meta["config"], wishes)
-        steps_done, _ = resumed.meta["steps"] + 0, resumed.meta["run_name"] + ""
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{resumed.path} is no whole {kind.name} checkpoint ({error!r})") from None
-    if steps_done >= getattr(config, kind.total):
+    _check_meta(kind, resumed)
+    config: Any = from_saved(kind.config_class, resumed.meta["config"], wishes)
+    steps_done, total = resumed.meta["steps"], getattr(config, kind.total)
+    # A stop may have called off the last evaluation: then that is what is left to do.
+    if steps_done >= total and resumed.meta["evaluated_at"] == steps_done:
         raise SettingError(
             f"--resume {flag_value} has done its {steps_done:,} steps; give a larger --{kind.total.replace('_', '-')}"
         )
     return config
+
+
+def _check_meta(kind: AgentKind, resumed: Checkpoint) -> None:
+    """Raise CheckpointError where a checkpoint does not say of itself what every one of ours says."""
+    meta = resumed.meta
+    best = meta.get("best")
+    counts = [meta.get(key) for key in ("steps", "episodes", "evaluated_at", "eval_tracks")]
+    is_whole = (
+        all(type(count) is int and count >= 0 for count in counts)
+        and isinstance(meta.get("run_name"), str)
+        and isinstance(meta.get("config"), dict)
+        and isinstance(meta.get("aim_run"), str | None)
+        and (best is None or (isinstance(best, dict) and _best_of(best) is not None))
+    )
+    if not is_whole:
+        raise CheckpointError(f"{resumed.path} is no whole {kind.name} checkpoint (its manifest lacks something)")
+
+
+def _best_of(plain: dict[str, Any]) -> BestScore | None:
+    """A best score from a manifest, None where it is none."""
+    mean, step = plain.get("mean"), plain.get("step")
+    return BestScore(mean, step) if isinstance(mean, float) and type(step) is int else None
+
+
+@contextmanager
+def fitting_in_memory(mend: str) -> Iterator[None]:
+    """Make something that the settings may have made too large.
+
+    Raises:
+        SettingError: if it is, with `mend` as the way out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_too_large = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
+        if not is_too_large:
+            raise
+        raise SettingError(f"the agent does not fit in memory ({in_one_line(error)}); {mend}") from None
 
 
 class DivergedError(RuntimeError):
@@ -143,6 +181,7 @@ class TrainingRun:
 
     Attributes:
         job: what was asked for.
+        steps_in_all: the step at which the training ends.
         device: where the agent learns.
         stop: whether a signal has asked for the end.
         tracker: the Aim run.
@@ -151,8 +190,17 @@ class TrainingRun:
         saved_at: the step of the latest checkpoint, or the one that this run was resumed from; None before the first.
     """
 
-    def __init__(self, job: Job, device: torch.device, stop: StopSignal, tracker: AimTracker, bar: ProgressBar) -> None:
+    def __init__(
+        self,
+        job: Job,
+        steps_in_all: int,
+        device: torch.device,
+        stop: StopSignal,
+        tracker: AimTracker,
+        bar: ProgressBar,
+    ) -> None:
         self.job = job
+        self.steps_in_all = steps_in_all
         self.device = device
         self.stop = stop
         self.tracker = tracker
@@ -162,7 +210,8 @@ class TrainingRun:
             make_env(job.config.view), job.options.eval_tracks, _best_in(job.directory), meta.get("evaluated_at", 0)
         )
         self.saved_at: int | None = meta.get("steps")
-        self._latest_checkpoint: Path | None = None
+        self._tried_to_save_at = self.saved_at or 0
+        self._latest_checkpoint = None if job.resumed is None else job.resumed.path
 
     @classmethod
     @contextmanager
@@ -171,21 +220,24 @@ class TrainingRun:
 
         Args:
             job: what was asked for.
-            steps_in_all: where the progress bar ends.
+            steps_in_all: the step at which the training ends.
 
         Raises:
             SettingError: if the checkpoint directory cannot be had.
         """
         device = resolve_device(job.options.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # streams and recordings are made on the current device
         lock_directory(job.directory)
         start = time.perf_counter()
         with StopSignal() as stop, _open_tracker(job, device) as tracker:
             with ProgressBar(steps_in_all, job.resumed_meta.get("steps", 0), job.config.action_repeat) as bar:
-                run = cls(job, device, stop, tracker, bar)
+                run = cls(job, steps_in_all, device, stop, tracker, bar)
                 yield run
             run_hash = tracker.run_hash
             tracker.close("finished" if stop.received is None else "stopped")
-        print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
+        with suppress(OSError):
+            print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
         if tracker.is_hung:
             os._exit(stop.exit_code)
 
@@ -200,59 +252,33 @@ class TrainingRun:
             return
         try:
             restore(resumed)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        except WorkerDiedError:
+            raise
+        except Exception as error:  # a stranger's file provokes whatever the parts that it is given to raise
+            what = in_one_line(error)
             raise CheckpointError(f"{resumed.path} is no whole {self.job.kind.name} checkpoint ({what})") from None
         resumed.state.clear()
         resumed.arrays.clear()
 
     def is_evaluation_due(self, step: int) -> bool:
-        """Whether a multiple of `--eval-freq` has been passed since the last evaluation."""
-        every = self.job.options.eval_freq
-        return step // every > self.evaluator.latest_step // every
+        """Whether this is the end, or a multiple of `--eval-freq` has been passed since the last evaluation."""
+        every, latest = self.job.options.eval_freq, self.evaluator.latest_step
+        return step // every > latest // every or (step >= self.steps_in_all and step != latest)
 
     def is_checkpoint_due(self, step: int) -> bool:
-        """Whether a multiple of `--checkpoint-freq` has been passed since the last checkpoint."""
+        """Whether this is the end, or a multiple of `--checkpoint-freq` has been passed since the last one."""
         every = self.job.options.checkpoint_freq
-        return step // every > (self.saved_at or 0) // every
+        return step // every > self._tried_to_save_at // every or (step >= self.steps_in_all and step != self.saved_at)
 
-    def evaluate(self, driver: Driver, step: int) -> tuple[Score, bool] | None:
-        """Score a driver and say so; also whether it is the best so far. None if a stop called it off."""
-        evaluation = self.evaluator.evaluate(driver, step, self.stop)
-        if evaluation is not None:
-            result, is_best = evaluation
-            self.bar.say(f"step {step:,}: {result}{' - the best so far' if is_best else ''}")
-        return evaluation
+    def evaluate(self, driver: Driver, step: int) -> Score | None:
+        """Score a driver and say so; `evaluator.is_best` tells whether to keep it. None if a stop called it off."""
+        result = self.evaluator.evaluate(driver, step, self.stop)
+        if result is not None:
+            self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
+        return result
 
-    def save_best(self, step: int, episodes: int, state: Mapping[str, Any]) -> None:
-        """Keep this state as the run's best. A disk that does not take it is said, and training goes on."""
-        self._save(
-            step, lambda: checkpoint.save(self.job.directory, checkpoint.BEST, self._meta(step, episodes), state)
-        )
-
-    def save_step(
-        self,
-        step: int,
-        episodes: int,
-        state: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
-        """Save the checkpoint of a step. A disk that does not take it is said, and training goes on."""
-        self.saved_at = step
-
-        def save() -> None:
-            meta = self._meta(step, episodes)
-            self._latest_checkpoint = checkpoint.save_step(self.job.directory, step, meta, state, arrays)
-
-        self._save(step, save)
-
-    def _save(self, step: int, save: Callable[[], object]) -> None:
-        try:
-            save()
-        except OSError as error:
-            self.bar.say(f"The checkpoint at step {step:,} could not be saved ({error}); the one before is whole")
-
-    def _meta(self, step: int, episodes: int) -> dict[str, Any]:
+    def meta(self, step: int, episodes: int) -> dict[str, Any]:
+        """What a checkpoint of this moment says of itself."""
         best = self.evaluator.best
         return {
             "agent": self.job.kind.name,
@@ -263,17 +289,48 @@ class TrainingRun:
             "episodes": episodes,
             "best": None if best is None else asdict(best),
             "evaluated_at": self.evaluator.latest_step,
+            "eval_tracks": self.job.options.eval_tracks,
             "aim_run": self.tracker.run_hash or self.job.resumed_meta.get("aim_run"),
             **self.job.provenance,
         }
 
+    def save_best(self, result: Score, meta: dict[str, Any], state: Mapping[str, Any]) -> None:
+        """Keep this state as the run's best. A disk that does not take it is said, and training goes on."""
+        best = BestScore(result.mean, meta["steps"])
+        meta = {**meta, "best": asdict(best)}
+        if self._save(meta["steps"], lambda: checkpoint.save(self.job.directory, checkpoint.BEST, meta, state)):
+            self.evaluator.best = best
+
+    def save_step(
+        self, meta: dict[str, Any], state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        """Save the checkpoint of a step. A disk that does not take it is said, and training goes on."""
+        step = self._tried_to_save_at = meta["steps"]
+
+        def save() -> None:
+            self._latest_checkpoint = checkpoint.save_step(self.job.directory, step, meta, state, arrays)
+
+        if self._save(step, save):
+            self.saved_at = step
+
+    def _save(self, step: int, save: Callable[[], object]) -> bool:
+        try:
+            save()
+        except OSError as error:
+            kept = "; the one before is whole" if checkpoint.holds_run(self.job.directory) else ""
+            self.bar.say(f"The checkpoint at step {step:,} could not be saved ({error}){kept}")
+            return False
+        return True
+
     def _summary(self, run_hash: str | None, minutes: float) -> str:
-        steps = self.bar.steps
+        is_stopped = self.stop.received is not None
+        # A stop between two saves of PPO's falls back to the last one.
+        steps = self.saved_at if is_stopped and self.saved_at is not None else self.bar.steps
         best, latest = self.evaluator.best, self._latest_checkpoint
         repo = self.job.options.aim_repo
         best_path = self.job.directory / checkpoint.BEST
         lines = [
-            f"{'Trained' if self.stop.received is None else 'Stopped'} at {steps:,} steps "
+            f"{'Stopped' if is_stopped else 'Trained'} at {steps:,} steps "
             f"({steps * self.job.config.action_repeat:,} frames) after {minutes:.1f} minutes.",
             f"Last evaluation: {self.evaluator.latest or 'none yet'}",
             "Best evaluation: none yet" if best is None else f"Best evaluation: {best.mean:.1f} at step {best.step:,}",
@@ -285,7 +342,7 @@ class TrainingRun:
             lines.append(f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}")
         if run_hash and not repo.startswith("aim://"):
             lines.append("Watch it:        make ui" + ("" if repo == "." else f" REPO={repo}"))
-        if steps < self.job.total_steps and checkpoint.holds_run(self.job.directory):
+        if is_stopped and checkpoint.holds_run(self.job.directory):
             lines.append(f"Go on:           {python_command()} {self.job.kind.script} --resume {self.job.directory}")
         return "\n".join(lines)
 
@@ -305,7 +362,11 @@ def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -
         sys.exit(train(job))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
-    except (WorkerDiedError, DivergedError, torch.AcceleratorError, torch.OutOfMemoryError) as error:
+    except RuntimeError as error:
+        is_known = isinstance(error, WorkerDiedError | DivergedError | torch.AcceleratorError | torch.OutOfMemoryError)
+        # cuBLAS and cuDNN report a lost GPU as plain RuntimeErrors.
+        if not is_known and not any(word in str(error) for word in ("CUDA error", "cuDNN error", "CUBLAS")):
+            raise
         way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
         sys.exit(f"{kind.script}: {str(error).splitlines()[0]}{way_on}")
 
@@ -316,10 +377,14 @@ def _best_in(directory: Path) -> BestScore | None:
     if not (best / checkpoint.MANIFEST).is_file():
         return None
     try:
-        return BestScore(**checkpoint.load(best, with_arrays=False).meta["best"])
-    except (CheckpointError, KeyError, TypeError) as error:
-        print(f"{error}; the next evaluation replaces it", file=sys.stderr)
-        return None
+        found = _best_of(checkpoint.load(best, with_arrays=False).meta["best"])
+        if found is not None:
+            return found
+        problem = f"{best} does not say how good it is"
+    except (CheckpointError, KeyError, AttributeError) as error:
+        problem = str(error)
+    print(f"{problem}; the next evaluation replaces it", file=sys.stderr)
+    return None
 
 
 def _open_tracker(job: Job, device: torch.device) -> AimTracker:

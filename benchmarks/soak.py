@@ -22,7 +22,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +107,7 @@ def start(script: str, *args: object, cwd: Path, **kwargs: Any) -> psutil.Popen:
     return psutil.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
-def finish(process: psutil.Popen, timeout: float = 300.0) -> tuple[int, str, str]:
+def finish(process: psutil.Popen, timeout: float = 1800.0) -> tuple[int, str, str]:
     """Wait for a script's end: its exit code, stdout and stderr."""
     stdout, stderr = process.communicate(timeout=timeout)
     return process.returncode, stdout, stderr
@@ -176,42 +175,64 @@ def begin(script: str, steps: int, place: Path, *more: object, **kwargs: Any) ->
 
 
 def kill_and_resume(
-    script: str, steps: int, place: Path, n_kills: int, rng: random.Random, cores: set[int] | None = None
+    script: str,
+    steps: int,
+    place: Path,
+    n_kills: int,
+    rng: random.Random,
+    number: signal.Signals = signal.SIGKILL,
+    is_alone: bool = False,
 ) -> Outcome:
-    """A run that is killed and resumed `n_kills` times, every third time while it saves, and the run that was not.
+    """A run that is killed (or stopped) and resumed `n_kills` times, and the run that was not.
 
-    The last check is whether the two are equal: parameters, optimisers, replay buffer, random states, environments,
-    scores, and every point in Aim that no clock has made.
+    Every fourth time falls anywhere from the start-up on, every other fourth while a checkpoint is being saved, the
+    others after the leg's first own checkpoint. The last check is whether the two are equal: parameters, optimisers,
+    replay buffer, random states, environments, scores, and every point in Aim that no clock has made.
 
     Args:
-        cores: let the run have these only; with one it has no workers.
+        number: SIGKILL, or a signal that asks for a clean stop.
+        is_alone: let the run have one core only, so that it has no workers.
     """
-    outcome = Outcome(f"{script}: SIGKILL{'' if cores is None else ', one process'}")
-    go = partial(begin, script, steps, preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores))
+    outcome = Outcome(f"{script}: {number.name}{', one process' if is_alone else ''}")
+    cores = {min(os.sched_getaffinity(0))} if is_alone else os.sched_getaffinity(0)
+    go = partial(begin, script, steps, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    run = place / "disturbed" / "run"
     code, _, stderr = finish(go(place / "undisturbed"))
     assert code == 0, stderr
+    is_finished = False
     for kill in range(n_kills):
-        process = go(place / "killed")
-        saved_before = _files(place / "killed" / "run")
-        while process.poll() is None and _cpu_seconds(process) < 2.0:  # imports
-            time.sleep(0.01)
-        deadline = time.monotonic() + rng.uniform(0.0, 4.0)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-        while process.poll() is None and kill % 3 == 0 and _files(place / "killed" / "run") == saved_before:
-            time.sleep(0.0002)
-        if process.poll() is not None:
+        process = go(place / "disturbed")
+        before = _files(run)
+        deadline = time.monotonic() + (rng.uniform(0.0, 4.0) if kill % 4 == 1 else 300.0)
+        _wait(process, lambda: time.monotonic() > deadline or _files(run) != before)
+        deadline = time.monotonic() + rng.uniform(0.0, 1.0)
+        _wait(process, lambda: time.monotonic() > deadline)
+        before = _files(run)
+        if kill % 4 == 3:
+            _wait(process, lambda: _files(run) != before, nap=0.0002)
+        family = [process, *process.children(recursive=True)] if process.poll() is None else [process]
+        had_one = checkpoint.holds_run(run)
+        process.send_signal(number)
+        code, _, stderr = finish(process)
+        is_finished = code == 0
+        if is_finished:
             break
-        family = [process, *process.children(recursive=True)]
-        process.kill()
-        _, _, stderr = finish(process)
+        expected = -number if number == signal.SIGKILL else 128 + number
         _, orphans = psutil.wait_procs(family, timeout=10)
-        is_whole = not checkpoint.holds_run(place / "killed" / "run") or _loads(place / "killed" / "run")
-        outcome.check(is_whole and not orphans, f"kill {kill}: {orphans or 'no whole checkpoint is left'}")
-    code, _, stderr = finish(go(place / "killed"))
-    outcome.problems += [] if code == 0 else [f"the last leg ended with {code}: {stderr[-300:]}"]
-    outcome.problems += Finished.read(place / "undisturbed").differences(Finished.read(place / "killed"))[:5]
+        # A clean stop in the first moments, before there is a run to save, is a KeyboardInterrupt or plain SIGTERM.
+        is_early = not had_one and not _loads(run)
+        is_well = (code == expected or is_early) and not orphans and (_loads(run) or is_early)
+        outcome.check(is_well, f"kill {kill}: exit code {code}, {orphans} live on, {stderr[-200:]}")
+    if not is_finished:
+        code, _, stderr = finish(go(place / "disturbed"))
+        outcome.problems += [] if code == 0 else [f"the last leg ended with {code}: {stderr[-300:]}"]
+    outcome.problems += Finished.read(place / "undisturbed").differences(Finished.read(place / "disturbed"))[:5]
     return outcome
+
+
+def _wait(process: psutil.Popen, is_time: Callable[[], bool], nap: float = 0.002) -> None:
+    while process.poll() is None and not is_time():
+        time.sleep(nap)
 
 
 def damaged_files(script: str, place: Path, n_mutations: int, rng: random.Random) -> Outcome:
@@ -280,9 +301,7 @@ def forge_checksums(directory: Path) -> None:
     manifest.pop("sha256")
     for listed in manifest["files"].values():
         listed["sha256"] = hashlib.sha256((directory / listed["name"]).read_bytes()).hexdigest()
-    canonical = json.dumps(manifest, sort_keys=True)
-    manifest["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
-    (directory / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    (directory / checkpoint.MANIFEST).write_text(checkpoint.sealed(manifest))
 
 
 class Planted:
@@ -301,7 +320,7 @@ WRITERS: tuple[Callable[..., None], ...] = (pickle.dump, torch.save)
 
 def planted_pickles(script: str, steps: int, place: Path, writers: Sequence[Callable[..., None]] = WRITERS) -> Outcome:
     """A pickle that runs code in the place of each file of a checkpoint, given to every script that reads one."""
-    outcome = Outcome(f"{script}: planted pickles (--resume, evaluate.py)")
+    outcome = Outcome(f"{script}: planted pickles in every script")
     newest = checkpoint.load(place / "run").path
     names = sorted(path.name for path in newest.iterdir())
     for name in names:
@@ -316,6 +335,7 @@ def planted_pickles(script: str, steps: int, place: Path, writers: Sequence[Call
             for process in (
                 start(script, "--resume", planted, TOTALS[script], 10 * steps, "--no-aim", cwd=place),
                 start("evaluate.py", "--checkpoint", planted, "--episodes", 1, cwd=place),
+                start("export.py", "--checkpoint", planted, "--to", "policy.zip", cwd=place),
             ):
                 code, _, stderr = finish(process)
                 # The evaluation does not touch the replay buffer's pictures, so it may well drive.
@@ -335,10 +355,12 @@ def full_disk(script: str, steps: int, place: Path) -> Outcome:
         process = begin(script, steps, place / "small", "--aim-repo", place / "aim")
         while process.poll() is None and not checkpoint.holds_run(place / "small" / "run"):
             time.sleep(0.01)
+        process.suspend()
         with contextlib.suppress(OSError), (place / "small" / "filler").open("wb") as filler:
             while True:
                 filler.write(bytes(4096))
                 filler.flush()
+        process.resume()
         code, _, stderr = finish(process)
         outcome.check(
             code == 0
@@ -363,8 +385,11 @@ def read_only_directory(script: str, steps: int, place: Path) -> Outcome:
         process = begin(script, steps, place / "small", "--aim-repo", place / "aim")
         while process.poll() is None and not checkpoint.holds_run(place / "small" / "run"):
             time.sleep(0.01)
-        time.sleep(0.2)  # past the save, during which nothing can be remounted
-        remounted = subprocess.run(["mount", "-o", "remount,ro", place / "small"], capture_output=True)
+        for _ in range(200):  # not while a file is open for writing
+            remounted = subprocess.run(["mount", "-o", "remount,ro", place / "small"], capture_output=True)
+            if remounted.returncode == 0:
+                break
+            time.sleep(0.01)
         code, _, stderr = finish(process)
         is_well = code == 0 and "could not be saved" in stderr and "Traceback" not in stderr
         outcome.check(remounted.returncode == 0 and is_well, f"exit code {code}: {stderr[-500:]}")
@@ -395,7 +420,11 @@ def killed_worker(steps: int, place: Path) -> Outcome:
     process = begin("train_ppo.py", steps, place / "bereft")
     while process.poll() is None and not checkpoint.holds_run(place / "bereft" / "run"):
         time.sleep(0.01)
-    workers = [child for child in process.children() if "env_worker.py" in " ".join(child.cmdline())]
+    children = [] if process.poll() is not None else process.children()
+    workers = [child for child in children if "env_worker.py" in " ".join(child.cmdline())]
+    if process.poll() is not None:
+        outcome.check(False, "the run was through before its worker could be killed")
+        return outcome
     if not workers:
         process.kill()
         finish(process)
@@ -437,47 +466,7 @@ def lost_aim(script: str, steps: int, place: Path) -> Outcome:
         if mounted:
             process = begin(script, steps, place / "full", "--aim-repo", place / "small")
             code, _, stderr = finish(process)
-            outcome.check(code == 0 and "Traceback" not in stderr, f"full: exit code {code}: {stderr[-500:]}")
-    return outcome
-
-
-def one_core() -> set[int]:
-    """One of the cores that this process may use."""
-    return {min(os.sched_getaffinity(0))}
-
-
-def long_life(script: str, place: Path, minutes: float) -> Outcome:
-    """A small training that evaluates and saves all the time: memory, file handles and processes stay as they are.
-
-    The figures are a line through the second half of the time, so that what is filled once does not count.
-    """
-    outcome = Outcome(f"{script}: {minutes:g} minutes of life")
-    process = begin(script, 10**8, place)
-    drain = threading.Thread(target=process.communicate, daemon=True)
-    drain.start()
-    samples: list[tuple[float, float, int, int]] = []
-    end = time.monotonic() + 60.0 * minutes
-    while time.monotonic() < end and process.poll() is None:
-        time.sleep(1.0)
-        family = [process, *process.children(recursive=True)]
-        with contextlib.suppress(psutil.Error):
-            memory = sum(member.memory_full_info().pss for member in family) / 2**20
-            samples.append((time.monotonic(), memory, sum(member.num_fds() for member in family), len(family)))
-    process.send_signal(signal.SIGTERM)
-    drain.join()
-    seconds, memory_mb, n_handles, n_processes = np.array(samples[len(samples) // 2 :]).T
-    per_hour = 3600.0 * np.polyfit(seconds, memory_mb, 1)[0]
-    steps = checkpoint.load(place / "run").meta["steps"]
-    figures = (
-        f"{memory_mb[0]:.0f} MB at half time, {memory_mb[-1]:.0f} MB at the end ({per_hour:+.0f} MB an hour), "
-        f"{int(n_handles.min())}-{int(n_handles.max())} file handles, {int(n_processes.max())} processes, "
-        f"{steps:,} steps"
-    )
-    outcome.fault += f": {figures}"
-    # A handle or a process more at a single moment is a checkpoint being written; a leak would raise the median.
-    halves = np.array_split(n_handles, 2), np.array_split(n_processes, 2)
-    is_flat = all(np.median(second) <= np.median(first) for first, second in halves)
-    outcome.check(process.returncode == 143 and is_flat and per_hour < 100.0, figures)
+            outcome.check(is_well(code, stderr), f"full: exit code {code}: {stderr[-500:]}")
     return outcome
 
 
@@ -490,15 +479,8 @@ def _loads(run: Path) -> bool:
 
 
 def _files(directory: Path) -> set[str]:
-    return {str(path) for path in directory.rglob("*")} if directory.is_dir() else set()
-
-
-def _cpu_seconds(process: psutil.Popen) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return math.inf
-    return times.user + times.system
+    # os.walk bears it that a run removes what is being looked at.
+    return {str(Path(root, name)) for root, _, names in os.walk(directory) for name in names}
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -532,7 +514,8 @@ def main() -> None:
             steps = 400 + 250 * options.kills
             tell(kill_and_resume(script, steps, place / "kills", options.kills, rng))
             if script == "train_ppo.py":
-                tell(kill_and_resume(script, steps, place / "one", options.kills, rng, one_core()))
+                tell(kill_and_resume(script, steps, place / "one", options.kills, rng, is_alone=True))
+            tell(kill_and_resume(script, steps, place / "stops", options.kills // 2, rng, signal.SIGTERM))
             small = place / "small"
             code, _, stderr = finish(begin(script, 400, small))
             assert code == 0, stderr

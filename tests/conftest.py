@@ -32,7 +32,7 @@ def rewrite_manifest(path, change):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest.pop("sha256")
     change(manifest)
-    (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._sha256_of(manifest)}))
+    (path / "manifest.json").write_text(checkpoint.sealed(manifest))
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     checkpoint.save(tmp_path / "old", "best", {**META, "agent": "third"}, STATE)
     assert len(list((tmp_path / "old" / "best").iterdir())) == 2, "what a kill has left is cleared away"
     (tmp_path / "old" / "step_000000001").mkdir()
-    (tmp_path / "old" / "step_000000001" / "state-1.pt").write_bytes(b"half")
+    (tmp_path / "old" / "step_000000001" / "state-00000001.pt").write_bytes(b"half")
     assert not checkpoint.holds_run(tmp_path / "old")
     checkpoint.save_step(tmp_path / "old", 2, META, STATE)
     assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["best", "step_000000002"]
@@ -148,6 +148,66 @@ def test_every_flipped_or_missing_byte_is_found(tmp_path):
             checkpoint.load(path)
         file.write_bytes(whole)
     assert checkpoint.load(path).meta == META
+
+
+def test_a_clock_that_went_back_loses_nothing(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step})
+    real = checkpoint.time.time_ns
+    monkeypatch.setattr(checkpoint.time, "time_ns", lambda: real() - 3600 * 10**9)
+    for step in (4, 5):
+        assert checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step}).is_dir()
+        assert checkpoint.load(tmp_path).state["steps"] == step
+
+
+def test_damaged_checkpoints_do_not_count_among_the_kept(tmp_path):
+    for step in (1, 2, 3):
+        path = checkpoint.save_step(tmp_path, step, META, {**STATE, "steps": step})
+    (path / "manifest.json").write_text('{"saved_at_ns": 9e999}')
+    checkpoint.save_step(tmp_path, 4, META, {**STATE, "steps": 4})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000000001", "step_000000002", "step_000000004"]
+
+
+def test_saving_touches_nothing_that_is_not_its_own(tmp_path):
+    mine = [
+        tmp_path / "step_by_step" / "guide.txt",
+        tmp_path / "best" / "thesis.txt",
+        tmp_path / "step_000000001" / "x",
+    ]
+    for file in mine:
+        file.parent.mkdir()
+        file.write_text("mine")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "state-00000000.pt").write_text("mine")
+    (tmp_path / "step_000000003").symlink_to(outside)
+    checkpoint.save(tmp_path, "best", META, STATE)
+    checkpoint.save(tmp_path, "best", META, STATE)
+    for step in (5, 6, 7, 8, 9):
+        checkpoint.save_step(tmp_path, step, META, STATE)
+    with pytest.raises(OSError, match="is a link"):
+        checkpoint.save_step(tmp_path, 3, META, STATE)
+    assert all(file.read_text() == "mine" for file in (*mine, outside / "state-00000000.pt"))
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path):
+    path = checkpoint.save(tmp_path, "best", META, STATE)
+    state = file_of(path, "state")
+    state.unlink()
+    os.mkfifo(state)
+    with pytest.raises(CheckpointError, match="is no plain file"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("descr", ["(", "()", "-" * 4000 + "1", "'O'"])
+def test_a_hostile_array_header_is_refused(tmp_path, descr):
+    path = checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (2, 3, 4)}}".encode().ljust(8000) + b"\n"
+    file_of(path, "pictures").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(96))
+    digest = hashlib.sha256(file_of(path, "pictures").read_bytes()).hexdigest()
+    rewrite_manifest(path, lambda manifest: manifest["files"]["pictures"].update(sha256=digest))
+    with pytest.raises(CheckpointError, match="no plain array"):
+        checkpoint.load(path)
 
 
 def test_a_run_falls_back_to_the_newest_whole_checkpoint_and_says_why(tmp_path):

@@ -1,6 +1,7 @@
 """A short form of the fault campaign of `make soak`: the real scripts, killed, robbed and deceived."""
 
 import random
+import signal
 
 import pytest
 
@@ -25,10 +26,17 @@ def finished(request, tmp_path_factory):
     return request.param, place
 
 
-@pytest.mark.parametrize(("script", "cores"), [("train.py", None), ("train_ppo.py", None), ("train_ppo.py", {0})])
-def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, cores):
-    cores = cores and soak.one_core()
-    assert_survived(soak.kill_and_resume(script, 500, tmp_path, 2, random.Random(script), cores), show)
+@pytest.mark.parametrize(
+    ("script", "number", "is_alone"),
+    [
+        ("train.py", signal.SIGKILL, False),
+        ("train.py", signal.SIGTERM, False),
+        ("train_ppo.py", signal.SIGKILL, False),
+        ("train_ppo.py", signal.SIGTERM, True),
+    ],
+)
+def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, number, is_alone):
+    assert_survived(soak.kill_and_resume(script, 500, tmp_path, 2, random.Random(script), number, is_alone), show)
 
 
 def test_two_runs_that_differ_are_told_apart(finished, tmp_path):

@@ -108,7 +108,7 @@ def test_another_agents_checkpoint_is_refused(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     code, _, stderr = finish(start("train_ppo.py", "--resume", "checkpoints/small", cwd=trained[0]))
     assert code == 2
-    assert stderr == "train_ppo.py: --resume checkpoints/small holds a sac agent, not a ppo one\n"
+    assert stderr == "train_ppo.py: --resume checkpoints/small holds a 'sac' agent, not a ppo one\n"
 
 
 @pytest.mark.parametrize(
