@@ -12,10 +12,12 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -52,9 +54,12 @@ class AimTracker:
         run_hash: go on with this run instead of beginning a new one.
 
     Attributes:
-        is_hung: whether closing the run did not come back. Aim would then hold up the end of the process too, and only
-            `os._exit` gets past that.
+        has_failed: whether anything in Aim has gone wrong in this process. Its threads may then hold up the end of the
+            process (a dead server, a full disk), and only `os._exit` gets past that.
+        is_hung: whether closing this run did not come back.
     """
+
+    has_failed: ClassVar[bool] = False
 
     def __init__(self, repo: str | None, run_name: str, params: Mapping[str, Any], run_hash: str | None = None) -> None:
         self._run: Any = None
@@ -63,6 +68,7 @@ class AimTracker:
         self.is_hung = False
         if repo is None:
             return
+        _tell_in_one_line(self._warn)
         with self._no_raise("could not be opened"):
             if run_hash is not None:
                 self._lock = _lock_run(repo, run_hash)
@@ -180,6 +186,7 @@ class AimTracker:
             self._warn(f"{what_failed} ({type(error).__name__}: {_first_line(error)})")
 
     def _warn(self, what: str) -> None:
+        AimTracker.has_failed = True
         if not self._has_warned:
             self._has_warned = True
             log.warning("Aim: the run %s; training goes on, tracking may have gaps", what)
@@ -383,6 +390,26 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
+
+
+def _tell_in_one_line(warn: Callable[[str], None]) -> None:
+    """Have errors in Aim's own threads and finalisers, which would print tracebacks, go to `warn`."""
+
+    def of_aim(trace: TracebackType | None) -> bool:
+        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+        return any("/aim/" in file or file.startswith(("aim/", "src/aimrocks/")) for file in files)
+
+    def hook_over(previous: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def hook(args: Any) -> None:
+            if of_aim(args.exc_traceback):
+                warn(f"has met an error of Aim's ({args.exc_type.__name__}: {_first_line(args.exc_value)})")
+            else:
+                previous(args)
+
+        return hook
+
+    threading.excepthook = hook_over(threading.excepthook)
+    sys.unraisablehook = hook_over(sys.unraisablehook)
 
 
 def _first_line(error: Exception) -> str:

@@ -238,8 +238,6 @@ class TrainingRun:
             tracker.close("finished" if stop.received is None else "stopped")
         with suppress(OSError):
             print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
-        if tracker.is_hung:
-            os._exit(stop.exit_code)
 
     def resume(self, restore: Callable[[Checkpoint], None]) -> None:
         """Have a resumed checkpoint restored, if there is one, and let go of what it takes in memory.
@@ -359,16 +357,28 @@ def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -
         for line in job.resumed.passed_over:
             print(f"{kind.script}: {line}; going on from {job.resumed.path} instead", file=sys.stderr)
     try:
-        sys.exit(train(job))
+        _leave(train(job))
     except (SettingError, CheckpointError) as error:
-        fail(str(error))
+        print(f"{kind.script}: {error}", file=sys.stderr)
+        _leave(2)
     except RuntimeError as error:
         is_known = isinstance(error, WorkerDiedError | DivergedError | torch.AcceleratorError | torch.OutOfMemoryError)
         # cuBLAS and cuDNN report a lost GPU as plain RuntimeErrors.
         if not is_known and not any(word in str(error) for word in ("CUDA error", "cuDNN error", "CUBLAS")):
             raise
         way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
-        sys.exit(f"{kind.script}: {str(error).splitlines()[0]}{way_on}")
+        print(f"{kind.script}: {str(error).splitlines()[0]}{way_on}", file=sys.stderr)
+        _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, past whatever Aim may still have running where it has failed."""
+    if AimTracker.has_failed:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _best_in(directory: Path) -> BestScore | None:

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -202,14 +203,10 @@ def kill_and_resume(
     is_finished = False
     for kill in range(n_kills):
         process = go(place / "disturbed")
-        before = _files(run)
-        deadline = time.monotonic() + (rng.uniform(0.0, 4.0) if kill % 4 == 1 else 300.0)
-        _wait(process, lambda: time.monotonic() > deadline or _files(run) != before)
-        deadline = time.monotonic() + rng.uniform(0.0, 1.0)
-        _wait(process, lambda: time.monotonic() > deadline)
-        before = _files(run)
+        _wait_for_a_change(process, run, at_most=rng.uniform(0.0, 4.0) if kill % 4 == 1 else 300.0)
+        time.sleep(rng.uniform(0.0, 1.0))
         if kill % 4 == 3:
-            _wait(process, lambda: _files(run) != before, nap=0.0002)
+            _wait_for_a_change(process, run, at_most=300.0)
         family = [process, *process.children(recursive=True)] if process.poll() is None else [process]
         had_one = checkpoint.holds_run(run)
         process.send_signal(number)
@@ -230,9 +227,11 @@ def kill_and_resume(
     return outcome
 
 
-def _wait(process: psutil.Popen, is_time: Callable[[], bool], nap: float = 0.002) -> None:
-    while process.poll() is None and not is_time():
-        time.sleep(nap)
+def _wait_for_a_change(process: psutil.Popen, run: Path, at_most: float) -> None:
+    """Until a file comes or goes in a run's directory, the process ends, or so many seconds have passed."""
+    before, deadline = _files(run), time.monotonic() + at_most
+    while process.poll() is None and time.monotonic() < deadline and _files(run) == before:
+        time.sleep(0.0005)
 
 
 def damaged_files(script: str, place: Path, n_mutations: int, rng: random.Random) -> Outcome:
@@ -462,11 +461,46 @@ def lost_aim(script: str, steps: int, place: Path) -> Outcome:
     code, _, stderr = finish(process)
     outcome.check(is_well(code, stderr) or (code == 0 and "Aim" not in stderr), f"deleted: {code}: {stderr[-500:]}")
 
-    with tmpfs(place / "small", "size=2m") as mounted:
+    with tmpfs(place / "small", "size=600k") as mounted:
         if mounted:
             process = begin(script, steps, place / "full", "--aim-repo", place / "small")
             code, _, stderr = finish(process)
             outcome.check(is_well(code, stderr), f"full: exit code {code}: {stderr[-500:]}")
+    return outcome
+
+
+def long_life(script: str, place: Path, minutes: float) -> Outcome:
+    """A small training that evaluates and saves all the time: memory, file handles and processes stay as they are.
+
+    The figures are a line through the second half of the time, so that what is filled once does not count.
+    """
+    outcome = Outcome(f"{script}: {minutes:g} minutes of life")
+    process = begin(script, 10**8, place)
+    drain = threading.Thread(target=process.communicate, daemon=True)
+    drain.start()
+    samples: list[tuple[float, float, int, int]] = []
+    end = time.monotonic() + 60.0 * minutes
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(1.0)
+        family = [process, *process.children(recursive=True)]
+        with contextlib.suppress(psutil.Error):
+            memory = sum(member.memory_full_info().pss for member in family) / 2**20
+            samples.append((time.monotonic(), memory, sum(member.num_fds() for member in family), len(family)))
+    process.send_signal(signal.SIGTERM)
+    drain.join()
+    seconds, memory_mb, n_handles, n_processes = np.array(samples[len(samples) // 2 :]).T
+    per_hour = 3600.0 * np.polyfit(seconds, memory_mb, 1)[0]
+    steps = checkpoint.load(place / "run").meta["steps"]
+    figures = (
+        f"{memory_mb[0]:.0f} MB at half time, {memory_mb[-1]:.0f} MB at the end ({per_hour:+.0f} MB an hour), "
+        f"{int(n_handles.min())}-{int(n_handles.max())} file handles, {int(n_processes.max())} processes, "
+        f"{steps:,} steps"
+    )
+    outcome.fault += f": {figures}"
+    # A handle or a process more at a single moment is a checkpoint being written; a leak would raise the median.
+    halves = np.array_split(n_handles, 2), np.array_split(n_processes, 2)
+    is_flat = all(np.median(second) <= np.median(first) for first, second in halves)
+    outcome.check(process.returncode == 143 and is_flat and memory_mb[-1] < 1.1 * memory_mb[0], figures)
     return outcome
 
 

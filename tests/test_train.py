@@ -161,7 +161,7 @@ def test_a_signal_saves_and_closes(tmp_path, number, code):
 
 
 @pytest.mark.parametrize("network", ["critic", "critic_target"])
-def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp_path, monkeypatch, network):
+def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp_path, monkeypatch, capsys, network):
     monkeypatch.chdir(tmp_path)
     real_update = SACAgent.update
 
@@ -175,7 +175,8 @@ def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     with pytest.raises(SystemExit) as exit_:
         train.main()
-    message = str(exit_.value)
+    assert exit_.value.code == 1
+    message = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"train\.py: the agent's numbers are no longer finite at step 1[1-5]\d;", message)
     assert message.endswith("go on with --resume run")
     assert checkpoint.load(tmp_path / "run").meta["steps"] == 100
@@ -190,3 +191,37 @@ def test_no_process_is_left_when_the_script_is_killed(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     finish(process)
     assert not psutil.wait_procs(family, timeout=10)[1]
+
+
+HOSTILE = {
+    "steps of no number": lambda meta, state: meta.update(steps=float("nan")),
+    "steps between two": lambda meta, state: meta.update(steps=5.5),
+    "evaluated at no step": lambda meta, state: meta.update(evaluated_at="x"),
+    "a best of no number": lambda meta, state: meta.update(best={"mean": "high", "step": 1}),
+    "half a neuron": lambda meta, state: meta["config"].update(hidden_dim=8.5),
+    "a seed between two": lambda meta, state: meta["config"].update(seed=1.5),
+    "an agent that is a list": lambda meta, state: meta.update(agent=[]),
+    "an optimiser that is a number": lambda meta, state: state["agent"].update(critic_optimizer=5),
+    "an agent that is a tensor": lambda meta, state: state.update(agent=torch.zeros(3)),
+    "a replay position outside": lambda meta, state: state["replay"].update(position=10**6),
+    "a stack of two frames": lambda meta, state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
+    "a count of frames in words": lambda meta, state: state["replay"].update(n_frames="x"),
+    "transitions of frames to come": lambda meta, state: state["replay"]["numbers"].add_(10**9),
+    "a track from no generator": lambda meta, state: state["env"]["tracks"]["state"].update(state=-1),
+    "actions of two numbers": lambda meta, state: state["env"].update(actions=[[0.0, 0.0]]),
+    "a generator of negative numbers": lambda meta, state: state["generators"]["python"]["state"].neg_(),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_checkpoint_is_refused_in_one_line(trained, tmp_path, monkeypatch, capsys, what):
+    whole = checkpoint.load(trained[0] / "checkpoints" / "small")
+    HOSTILE[what](whole.meta, whole.state)
+    path = checkpoint.save_step(tmp_path / "run", 120, whole.meta, whole.state, whole.arrays)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", str(path), "--total-steps", "130", "--no-aim"])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "steps [" not in line and line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("train.py: ")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import UPDATE_METRICS, read_closed, read_metrics, rewrite_manifest
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
 import ppo
@@ -326,11 +327,12 @@ def run_with_a_worker_that_dies(monkeypatch, place, die):
     return exit_.value.code
 
 
-def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_path, monkeypatch):
+def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(tmp_path, monkeypatch, capsys):
     def die():
         raise WorkerDiedError("the worker of environments 1 to 1 (process 7) died with exit code -9")
 
-    message = run_with_a_worker_that_dies(monkeypatch, tmp_path, die)
+    assert run_with_a_worker_that_dies(monkeypatch, tmp_path, die) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
     assert message.endswith("died with exit code -9; go on with --resume run")
     meta = checkpoint.load(tmp_path / "run").meta
     assert meta["steps"] == 64, "the last moment at which every environment was whole"
@@ -348,8 +350,17 @@ def test_a_stop_that_also_kills_the_workers_is_a_stop(tmp_path, monkeypatch):
     assert read_closed(tmp_path, checkpoint.load(tmp_path / "run").meta["aim_run"])["status"] == "stopped"
 
 
-def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run_that_diverges(monkeypatch, place, capsys, *args):
+    """`train_ppo.py` in this process: the exit code and the last line on stderr."""
+    monkeypatch.chdir(place)
+    args = [*SMALL, "--checkpoint-freq", "32", "--total-timesteps", "999", "--checkpoint-dir", "run", "--no-aim", *args]
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *args])
+    with pytest.raises(SystemExit) as exit_:
+        train_ppo.main()
+    return exit_.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch, capsys):
     real_train, calls = PPO.train, []
 
     def diverging(self):
@@ -359,11 +370,25 @@ def test_a_diverged_policy_ends_the_run_before_it_is_saved(tmp_path, monkeypatch
             self.policy.value_net.bias.data.fill_(float("nan"))
 
     monkeypatch.setattr(PPO, "train", diverging)
-    args = [*SMALL, "--checkpoint-freq", "32", "--total-timesteps", "999", "--checkpoint-dir", "run", "--no-aim"]
-    monkeypatch.setattr(sys, "argv", ["train_ppo.py", *args])
-    with pytest.raises(SystemExit) as exit_:
-        train_ppo.main()
-    assert str(exit_.value).startswith("train_ppo.py: the policy's parameters are no longer finite after step 64")
+    code, message = run_that_diverges(monkeypatch, tmp_path, capsys)
+    assert code == 1
+    assert message.startswith("train_ppo.py: the policy's parameters are no longer finite after step 64")
+    assert checkpoint.load(tmp_path / "run").meta["steps"] == 32
+
+
+def test_a_gaussian_that_diverges_in_the_middle_of_an_update_is_no_traceback(tmp_path, monkeypatch, capsys):
+    real_evaluate, calls = ActorCriticPolicy.evaluate_actions, []
+
+    def diverging(self, obs, actions):
+        calls.append(self)
+        if len(calls) == 6:  # in the second update, whose minibatches are four
+            self.action_net.bias.data.fill_(float("nan"))
+        return real_evaluate(self, obs, actions)
+
+    monkeypatch.setattr(ActorCriticPolicy, "evaluate_actions", diverging)
+    code, message = run_that_diverges(monkeypatch, tmp_path, capsys, "--use-gaussian")
+    assert code == 1
+    assert message.startswith("train_ppo.py: the policy is no longer finite after step 64")
     assert checkpoint.load(tmp_path / "run").meta["steps"] == 32
 
 
