@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -127,8 +128,9 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     return directory
 
 
-def lock_directory(directory: Path) -> int:
-    """Make a run's checkpoint directory and hold it for this process, for as long as the process lives.
+@contextlib.contextmanager
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.
 
     Raises:
         SettingError: if another training holds it, or it cannot be made.
@@ -139,13 +141,15 @@ def lock_directory(directory: Path) -> int:
     except OSError as error:
         raise SettingError(f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another") from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingError(
+                f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+            ) from None
+        yield
+    finally:
         os.close(fd)
-        raise SettingError(
-            f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
-        ) from None
-    return fd
 
 
 def describe_run() -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Training:
             if self.step % LOG_FREQ == 0 or self.step == self.config.total_steps:
                 self.writer.write(self._training_metrics(), {}, self.step)
             self._evaluate_and_save()
-        if self.run.stop.received is not None and self.run.saved_at != self.step:
+        evaluated_at = self.run.evaluator.latest_step
+        if self.run.stop.received is not None and not self.run.is_saved(self.step, evaluated_at):
             self._save()
 
     def _act(self) -> NDArray[np.float32]:

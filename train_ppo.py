@@ -81,8 +81,11 @@ class TrainingLoop(BaseCallback):
 
     def save_snapshot(self) -> None:
         """Save the training as it was before the rollout in progress, unless that is saved already."""
-        if self._snapshot is not None and self._snapshot.meta["steps"] != self.run.saved_at:
-            self.run.save_step(self._snapshot.meta, self._snapshot.state)
+        if self._snapshot is None:
+            return
+        meta = self._snapshot.meta
+        if not self.run.is_saved(meta["steps"], meta["evaluated_at"]):
+            self.run.save_step(meta, self._snapshot.state)
 
     def _after_update(self) -> None:
         """Evaluate, log and save what is due; without an update before it, that is what a stop has called off."""

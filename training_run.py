@@ -210,6 +210,7 @@ class TrainingRun:
             make_env(job.config.view), job.options.eval_tracks, _best_in(job.directory), meta.get("evaluated_at", 0)
         )
         self.saved_at: int | None = meta.get("steps")
+        self._saved_evaluation: int = meta.get("evaluated_at", 0)
         self._tried_to_save_at = self.saved_at or 0
         self._latest_checkpoint = None if job.resumed is None else job.resumed.path
 
@@ -228,9 +229,11 @@ class TrainingRun:
         device = resolve_device(job.options.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # streams and recordings are made on the current device
-        lock_directory(job.directory)
         start = time.perf_counter()
-        with StopSignal() as stop, _open_tracker(job, device) as tracker:
+        with lock_directory(job.directory), StopSignal() as stop, _open_tracker(job, device) as tracker:
+            if job.resumed is None and checkpoint.holds_run(job.directory):
+                # Since it was looked at, another training has been there.
+                raise SettingError(f"--checkpoint-dir {job.directory} holds a run by now; name another")
             with ProgressBar(steps_in_all, job.resumed_meta.get("steps", 0), job.config.action_repeat) as bar:
                 run = cls(job, steps_in_all, device, stop, tracker, bar)
                 yield run
@@ -266,7 +269,12 @@ class TrainingRun:
     def is_checkpoint_due(self, step: int) -> bool:
         """Whether this is the end, or a multiple of `--checkpoint-freq` has been passed since the last one."""
         every = self.job.options.checkpoint_freq
-        return step // every > self._tried_to_save_at // every or (step >= self.steps_in_all and step != self.saved_at)
+        is_last = step >= self.steps_in_all and not self.is_saved(step, self.evaluator.latest_step)
+        return step // every > self._tried_to_save_at // every or is_last
+
+    def is_saved(self, step: int, evaluated_at: int) -> bool:
+        """Whether the latest checkpoint is of this step and knows of this evaluation."""
+        return (self.saved_at, self._saved_evaluation) == (step, evaluated_at)
 
     def evaluate(self, driver: Driver, step: int) -> Score | None:
         """Score a driver and say so; `evaluator.is_best` tells whether to keep it. None if a stop called it off."""
@@ -309,7 +317,7 @@ class TrainingRun:
             self._latest_checkpoint = checkpoint.save_step(self.job.directory, step, meta, state, arrays)
 
         if self._save(step, save):
-            self.saved_at = step
+            self.saved_at, self._saved_evaluation = step, meta["evaluated_at"]
 
     def _save(self, step: int, save: Callable[[], object]) -> bool:
         try:

@@ -1,14 +1,13 @@
 """The SAC script as its users run it: train, resume, score; what it tracks; and the mistakes a user can make."""
 
-import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from conftest import read_closed, read_metrics
@@ -18,6 +17,7 @@ import train
 import training_run
 from benchmarks.soak import finish, start
 from sac_drq import SACAgent, SACConfig, driver_of, load_driver
+from session import Evaluator
 from settings import SettingError
 
 SMALL = shlex.split(
@@ -145,11 +145,11 @@ def test_the_defaults_that_users_rely_on():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_closes(tmp_path, number, code):
-    process = start("train.py", *SMALL, "--total-steps", 10**6, "--checkpoint-dir", "run", cwd=tmp_path)
+    process = start("train.py", *SMALL, *FREQS, "--total-steps", 10**6, "--checkpoint-dir", "run", cwd=tmp_path)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run").is_dir() and time.monotonic() < deadline:
+    while not checkpoint.holds_run(tmp_path / "run") and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(3)  # into the training
+    time.sleep(1)
     process.send_signal(number)
     found, stdout, stderr = finish(process, timeout=60)
     assert found == code, stderr
@@ -182,15 +182,43 @@ def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp
     assert checkpoint.load(tmp_path / "run").meta["steps"] == 100
 
 
-def test_no_process_is_left_when_the_script_is_killed(tmp_path):
-    process = start("train.py", *SMALL, "--total-steps", 10**6, "--checkpoint-dir", "run", cwd=tmp_path)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    family = [process, *psutil.Process(process.pid).children(recursive=True)]
-    os.kill(process.pid, signal.SIGKILL)
-    finish(process)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+def test_what_an_evaluation_is_may_not_change(trained, monkeypatch):
+    """A best over eight tracks is no match for one over two."""
+    monkeypatch.chdir(trained[0])
+    argv = ["--resume", "checkpoints/small", "--total-steps", "999"]
+    with pytest.raises(SettingError, match=r"--eval-tracks \(there: 1, here: 2\)"):
+        training_run.prepare(train.KIND, "", [*argv, "--eval-tracks", "2"])
+    job = training_run.prepare(train.KIND, "", [*argv, "--eval-freq", "7", "--checkpoint-freq", "9"])
+    assert (job.options.eval_tracks, job.options.eval_freq, job.options.checkpoint_freq) == (1, 7, 9)
+
+
+def test_the_best_of_another_run_is_not_adopted(trained, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints" / "small" / "best", tmp_path / "run" / "best")
+    with pytest.raises(SettingError, match="holds a run already"):
+        training_run.prepare(train.KIND, "", ["--checkpoint-dir", str(tmp_path / "run")])
+
+
+def test_a_stop_before_the_last_evaluation_leaves_just_that_to_do(tmp_path, monkeypatch):
+    """Stopped in the evaluation at the very end: the resumed run evaluates, saves, and is done."""
+
+    def stopped(self, driver, step, stop):
+        stop.received = signal.SIGTERM
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Evaluator, "evaluate", stopped)
+    args = [*SMALL, "--eval-tracks", "1", "--total-steps", "60", "--checkpoint-dir", "run", "--no-aim"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 143
+    assert checkpoint.load(tmp_path / "run").meta["evaluated_at"] == 0
+    code, _, stderr = finish(start("train.py", "--resume", "run", "--no-aim", cwd=tmp_path))
+    assert code == 0, stderr
+    assert checkpoint.load(tmp_path / "run").meta["evaluated_at"] == 60
+    assert checkpoint.load(tmp_path / "run" / "best").meta["best"]["step"] == 60
+    code, _, stderr = finish(start("train.py", "--resume", "run", "--no-aim", cwd=tmp_path))
+    assert code == 2
+    assert "has done its 60 steps" in stderr
 
 
 HOSTILE = {

@@ -302,11 +302,11 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path, argv, line):
 
 
 def test_two_trainings_cannot_share_a_directory(tmp_path):
-    fd = lock_directory(tmp_path)
-    with pytest.raises(SettingError, match="in use by another training"):
-        lock_directory(tmp_path)
-    os.close(fd)
-    os.close(lock_directory(tmp_path))
+    in_use = pytest.raises(SettingError, match="in use by another training")
+    with lock_directory(tmp_path), in_use, lock_directory(tmp_path):
+        pass
+    with lock_directory(tmp_path):
+        pass
 
 
 def run_with_a_worker_that_dies(monkeypatch, place, die):
