@@ -163,6 +163,8 @@ def train(job: Job) -> int:
         DivergedError: if the agent's numbers are no longer finite.
     """
     with TrainingRun.open(job, job.total_steps) as run:
+        if run.device.type == "cpu" and job.config.encoder == "drq":
+            run.bar.say("On a CPU, --encoder light --hidden-dim 256 --batch-size 64 makes many times as many updates.")
         Training(run).learn()
     return run.stop.exit_code
 
