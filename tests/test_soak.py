@@ -30,13 +30,12 @@ def finished(request, tmp_path_factory):
     ("script", "number", "is_alone"),
     [
         ("train.py", signal.SIGKILL, False),
-        ("train.py", signal.SIGTERM, False),
         ("train_ppo.py", signal.SIGKILL, False),
         ("train_ppo.py", signal.SIGTERM, True),
     ],
 )
 def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, number, is_alone):
-    assert_survived(soak.kill_and_resume(script, 500, tmp_path, 2, random.Random(script), number, is_alone), show)
+    assert_survived(soak.kill_and_resume(script, 350, tmp_path, 2, random.Random(script), number, is_alone), show)
 
 
 def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
@@ -67,6 +66,8 @@ def test_forged_files_are_read_or_refused_in_one_line(finished, show):
 
 def test_planted_pickles_never_run(finished, show):
     script, place = finished
+    if script != "train.py":
+        pytest.skip("`make soak` has it for both; `train.py`'s checkpoints have every kind of file")
     assert_survived(soak.planted_pickles(script, 200, place, writers=soak.WRITERS[:1]), show)
 
 
