@@ -388,7 +388,8 @@ def test_a_gaussian_that_diverges_in_the_middle_of_an_update_is_no_traceback(tmp
     monkeypatch.setattr(ActorCriticPolicy, "evaluate_actions", diverging)
     code, message = run_that_diverges(monkeypatch, tmp_path, capsys, "--use-gaussian")
     assert code == 1
-    assert message.startswith("train_ppo.py: the policy is no longer finite after step 64")
+    # torch's distributions refuse it at once where their checks are on, else it is found after the update.
+    assert re.match(r"train_ppo\.py: the policy.* no longer finite after step 64", message)
     assert checkpoint.load(tmp_path / "run").meta["steps"] == 32
 
 
