@@ -56,7 +56,6 @@ class AimTracker:
     Attributes:
         has_failed: whether anything in Aim has gone wrong in this process. Its threads may then hold up the end of the
             process (a dead server, a full disk), and only `os._exit` gets past that.
-        is_hung: whether closing this run did not come back.
     """
 
     has_failed: ClassVar[bool] = False
@@ -65,7 +64,6 @@ class AimTracker:
         self._run: Any = None
         self._lock: int | None = None
         self._has_warned = False
-        self.is_hung = False
         if repo is None:
             return
         _tell_in_one_line(self._warn)
@@ -164,7 +162,6 @@ class AimTracker:
         closing.join(CLOSE_TIMEOUT_S)
         self._release_lock()
         if closing.is_alive():
-            self.is_hung = True
             self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
 
     def __enter__(self) -> Self:

@@ -147,7 +147,7 @@ def _differences(where: str, a: Any, b: Any) -> Iterator[str]:
     if type(a) is not type(b):
         yield f"{where}: {type(a).__name__} and {type(b).__name__}"
     elif isinstance(a, dict):
-        if list(a) != list(b) and set(a) != set(b):
+        if set(a) != set(b):
             yield f"{where}: {sorted(map(str, set(a) ^ set(b)))} on one side only"
         for key in set(a) & set(b):
             yield from _differences(f"{where}/{key}", a[key], b[key])

@@ -285,8 +285,8 @@ def test_a_server_that_dies_neither_ends_nor_holds_up_a_training(tmp_path):
         "aim_writer.CLOSE_TIMEOUT_S = 2.0\n"
         "tracker = aim_writer.AimTracker(sys.argv[2], 'test', {}); tracker.track(1.0, 'x', 1)\n"
         "print(tracker.run_hash, flush=True); sys.stdin.readline()\n"
-        "tracker.track(2.0, 'x', 2); tracker.close('finished'); print(tracker.is_hung, flush=True)\n"
-        "os._exit(3) if tracker.is_hung else sys.exit(3)"
+        "tracker.track(2.0, 'x', 2); tracker.close('finished'); print(tracker.has_failed, flush=True)\n"
+        "os._exit(3) if tracker.has_failed else sys.exit(3)"
     )
     try:
         deadline = time.monotonic() + 60
