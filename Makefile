@@ -14,7 +14,7 @@ BIN := .venv/bin
 .PHONY: train test lint format ui soak clean
 
 train: .venv/.ready
-	$(BIN)/python train_ppo.py $(ARGS)
+	$(BIN)/python train_ppo.py --score $(ARGS)
 
 test: .venv/.ready
 	$(BIN)/python -m pytest $(ARGS)

@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import gymnasium as gym
 import numpy as np
+import pygame
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import (
     ENGINE_POWER,
@@ -326,9 +327,48 @@ class TrainingOptions:
     Attributes:
         max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
             without a new tile; 0 never does.
+        missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
+            car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
+            hundreds of steps later; this says it at once.
     """
 
     max_idle_frames: int = 100
+    missed_tile_charge: float = 0.0
+
+
+# The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
+TILES_OF_GRACE = 4
+
+
+class MissedTiles:
+    """Counts the tiles of a lap that the car leaves behind untouched, each once.
+
+    Args:
+        game: a CarRacing that has just been reset.
+    """
+
+    def __init__(self, game: CarRacing) -> None:
+        self._game = game
+        self._tiles: list[Any] = list(game.road or ())
+        # How far the car has come along the track, in tiles; it goes on counting past a full lap.
+        self._position = 0
+        self._n_judged = 0
+
+    def count_new(self) -> int:
+        """How many tiles have been missed since the last call."""
+        assert self._game.car is not None
+        touched = [tile.idx for wheel in self._game.car.wheels for tile in wheel.tiles]
+        if touched:
+            self._position += max(self._way_to(index) for index in touched)
+        n_behind = min(max(self._n_judged, self._position - TILES_OF_GRACE), len(self._tiles))
+        behind = self._tiles[self._n_judged : n_behind]
+        self._n_judged = n_behind
+        return sum(not tile.road_visited for tile in behind)
+
+    def _way_to(self, index: int) -> int:
+        """Tiles from the car's position to a tile, the shorter way round: negative if it lies behind."""
+        half = len(self._tiles) // 2
+        return (index - self._position + half) % len(self._tiles) - half
 
 
 class TrainingRules(gym.Wrapper):
@@ -336,6 +376,7 @@ class TrainingRules(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
+    `info["charge"]` is what a step's reward was lowered by.
 
     Attributes:
         tracks: the generator that track seeds are drawn from.
@@ -347,6 +388,7 @@ class TrainingRules(gym.Wrapper):
         self.tracks = np.random.default_rng()
         self._idle_frames = 0
         self._tiles = 0
+        self._missed_tiles: MissedTiles
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
@@ -355,6 +397,7 @@ class TrainingRules(gym.Wrapper):
         obs, info = self.env.reset(seed=track_seed, options=options)
         self._idle_frames = 0
         self._tiles = tiles_visited(self)
+        self._missed_tiles = MissedTiles(_game(self))
         info["track_seed"] = track_seed
         return obs, info
 
@@ -365,14 +408,16 @@ class TrainingRules(gym.Wrapper):
         self._tiles = tiles
         if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             truncated = True
-        return obs, float(reward), terminated, truncated, info
+        info["charge"] = self.options.missed_tile_charge * self._missed_tiles.count_new()
+        return obs, float(reward) - info["charge"], terminated, truncated, info
 
 
 class EpisodeStatistics(gym.Wrapper):
     """At an episode's end, `info["episode"]` sums it up in the form that Stable-Baselines3 reads.
 
-    `r`: return; `l`: length in steps; `frames`: length in frames; `tiles`: tiles visited; `tiles_share`: their
-    share of the track, in [0, 1]; `lap_finished`: whether every tile was. `info["is_success"]` is the last again.
+    `r`: return, in the game's own rewards; `l`: length in steps; `frames`: length in frames; `tiles`: tiles visited;
+    `tiles_missed`: tiles not visited; `tiles_share`: the visited ones' share of the track, in [0, 1]; `lap_finished`:
+    whether every tile was visited. `info["is_success"]` is the last again.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -387,7 +432,7 @@ class EpisodeStatistics(gym.Wrapper):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._return += float(reward)
+        self._return += float(reward) + info.get("charge", 0.0)
         self._steps += 1
         self._frames += info["frames"]
         if terminated or truncated:
@@ -399,6 +444,7 @@ class EpisodeStatistics(gym.Wrapper):
                 "l": self._steps,
                 "frames": self._frames,
                 "tiles": tiles,
+                "tiles_missed": len(_game(self).track) - tiles,
                 "tiles_share": tiles / len(_game(self).track),
                 "lap_finished": lap_finished,
             }
@@ -483,11 +529,46 @@ def make_env(
     return ResumableEpisode(EpisodeStatistics(TrainingRules(env, training)))
 
 
-def make_stock_env(view: ViewConfig | None = None, render_mode: str | None = None) -> gym.Env:
-    """`gymnasium.make("CarRacing-v3")` itself, every frame of it drawn, seen and driven through the same view."""
+class Spectator(gym.Wrapper):
+    """Shows every frame of the stock game in the size of its window, those inside an action repeat too.
+
+    Args:
+        env: `gymnasium.make("CarRacing-v3", render_mode="rgb_array")`.
+        watch: is given each frame's picture, uint8 (WINDOW_H, WINDOW_W, 3) in RGB.
+    """
+
+    def __init__(self, env: gym.Env, watch: Callable[[Frame], None]) -> None:
+        super().__init__(env)
+        self._watch = watch
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._show()
+        return obs, info
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._show()
+        return obs, float(reward), terminated, truncated, info
+
+    def _show(self) -> None:
+        # What `render` returns is shrunk; the surface that it has drawn on has the window's size.
+        self.env.render()
+        window: Any = _game(self).surf
+        self._watch(pygame.surfarray.array3d(window).transpose(1, 0, 2))
+
+
+def make_stock_env(view: ViewConfig | None = None, watch: Callable[[Frame], None] | None = None) -> gym.Env:
+    """`gymnasium.make("CarRacing-v3")` itself, every frame of it drawn, seen and driven through the same view.
+
+    Args:
+        view: action repeat and frame stack.
+        watch: if given, a `Spectator`'s.
+    """
     view = view or ViewConfig()
     frame = stock_frame if view.grayscale else stock_colour_frame
-    return EpisodeStatistics(AgentView(gym.make(STOCK_ID, render_mode=render_mode), view, frame))
+    game = gym.make(STOCK_ID) if watch is None else Spectator(gym.make(STOCK_ID, render_mode="rgb_array"), watch)
+    return EpisodeStatistics(AgentView(game, view, frame))
 
 
 class EnvBatch:

@@ -1,30 +1,43 @@
-"""Score a checkpoint on unseen tracks of the unmodified CarRacing-v3."""
+"""Score checkpoints on unseen tracks of the unmodified CarRacing-v3, compare them, and film them.
 
+Several checkpoints drive the same tracks and are compared track by track. The same checkpoint gives the same numbers
+each time, on any number of cores.
+"""
+
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import bootstrap
 from tqdm import tqdm
 
 import checkpoint
 import ppo
 import sac_drq
-from car_racing import ViewConfig, make_stock_env
-from checkpoint import Checkpoint, CheckpointError
-from scoring import SCORING_TRACKS, Driver, Score, TrackResult, drive
+from car_racing import TRAINING_TRACK_SEEDS, Frame, ViewConfig, make_stock_env
+from checkpoint import Checkpoint, CheckpointError, in_one_line
+from film import Film
+from scoring import SCORING_TRACKS, Actions, Driver, Score, TrackResult, drive
+from session import check_writable_directory, describe_run
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
 
 # Each agent's way from a checkpoint to a driver and the view it drives with.
-LOADERS: dict[str, Callable[[Checkpoint, torch.device], tuple[Driver, ViewConfig]]] = {
+LOADERS: dict[str, Callable[[Checkpoint, torch.device, Actions | None], tuple[Driver, ViewConfig]]] = {
     ppo.AGENT: ppo.load_driver,
     sac_drq.AGENT: sac_drq.load_driver,
 }
+CONFIDENCE = 0.95
+N_WORST = 5
 
 
 @dataclass(frozen=True)
@@ -32,81 +45,290 @@ class EvaluateOptions:
     """The evaluation
 
     Raises:
-        SettingError: if an option is missing or out of its range.
+        SettingError: if an option is missing or out of its range, or two do not go together.
     """
 
-    checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest")
-    episodes: int = setting(20, "unseen tracks to drive, one episode each", minimum=1, maximum=len(SCORING_TRACKS))
+    checkpoint: tuple[str, ...] = setting((), "a checkpoint, or a run's directory for its newest; or several")
+    episodes: int = setting(
+        len(SCORING_TRACKS), "how many of the scoring tracks to drive", minimum=1, maximum=len(SCORING_TRACKS)
+    )
+    tracks: tuple[int, ...] = setting(
+        (), "drive these tracks instead, by their seeds", minimum=0, maximum=TRAINING_TRACK_SEEDS.start - 1
+    )
+    actions: Actions | None = setting(
+        None, "what a stochastic policy does [as its checkpoint says]", choices=("mean", "mode", "sampled")
+    )
+    json: str | None = setting(None, "write every track's result to this file")
+    video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4")
+    gif: str | None = setting(None, "the same as a small .gif")
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.checkpoint is None:
+        if not self.checkpoint:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
+        if len(set(self.tracks)) < len(self.tracks):
+            raise SettingError("--tracks names a track twice; name each once")
+        for flag, path, ending in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
+            if path is not None and not path.endswith(ending):
+                raise SettingError(f"{flag} must name a file that ends in {ending}, not {path}")
+            if path is not None and len(self.checkpoint) > 1:
+                raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
+        for flag, path in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
+            if path is not None:
+                check_writable_directory(Path(path).parent, flag)
+                if Path(path).is_dir():
+                    raise SettingError(f"{flag} {path} is a directory; name a file")
+
+    @property
+    def driven(self) -> Sequence[int]:
+        """The seeds of the tracks to drive."""
+        return self.tracks or SCORING_TRACKS[: self.episodes]
+
+    @property
+    def filmed(self) -> Sequence[int]:
+        """The seeds of the tracks to film, if any are."""
+        return self.tracks or SCORING_TRACKS[:1]
 
 
-def load_driver(loaded: Checkpoint) -> tuple[Driver, ViewConfig]:
+def load_driver(
+    loaded: Checkpoint, actions: Actions | None = None, device: str | torch.device = "cpu"
+) -> tuple[Driver, ViewConfig]:
     """The driver that a checkpoint of any of this project's agents holds.
 
     Raises:
         CheckpointError: if there is none in it.
+        SettingError: if that agent has no such actions.
     """
     agent = loaded.meta.get("agent")
     if not isinstance(agent, str) or agent not in LOADERS:
         raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent!r}); known are {', '.join(LOADERS)}")
-    return LOADERS[agent](loaded, torch.device("cpu"))
+    return LOADERS[agent](loaded, torch.device(device), actions)
 
 
 class _Process:
     """What a worker process keeps from track to track."""
 
-    driver: Driver
-    view: ViewConfig
+    drivers: list[tuple[Driver, ViewConfig]]
 
 
-def _start_process(loaded: Checkpoint) -> None:
+def _start_process(loaded: Sequence[Checkpoint], actions: Actions | None) -> None:
     # Ctrl-C reaches every process of the terminal; the parent ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One thread and one track at a time: the same numbers on any number of cores.
     torch.set_num_threads(1)
-    _Process.driver, _Process.view = load_driver(loaded)
+    _Process.drivers = [load_driver(one, actions) for one in loaded]
 
 
-def _drive_stock(track: int) -> TrackResult:
-    env = make_stock_env(_Process.view)
+def _drive_in_process(which: int, track: int) -> TrackResult:
+    return drive_stock(*_Process.drivers[which], track)
+
+
+def drive_stock(
+    driver: Driver, view: ViewConfig, track: int, watch: Callable[[Frame], None] | None = None
+) -> TrackResult:
+    """One episode of the unmodified CarRacing-v3, always the same for a driver and a track, drawn actions or not."""
+    torch.manual_seed(track)
+    env = make_stock_env(view, watch)
     try:
-        return drive(_Process.driver, env, track)
+        return drive(driver, env, track)
     finally:
         env.close()
 
 
-def evaluate(loaded: Checkpoint, n_tracks: int) -> Score:
-    """Score a checkpoint on the first `n_tracks` scoring tracks, over all cores, with a progress bar.
+def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actions | None = None) -> list[Score]:
+    """Score checkpoints on the same tracks, over all cores, with a progress bar.
 
-    It is read once, here: a training may replace it meanwhile.
+    They are read already: a training may replace them meanwhile.
     """
-    tracks = SCORING_TRACKS[:n_tracks]
-    n_processes = min(len(os.sched_getaffinity(0)), n_tracks)
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (loaded,)) as pool:
+    which, seeds = zip(*[(i, track) for i in range(len(loaded)) for track in tracks], strict=True)
+    n_processes = min(len(os.sched_getaffinity(0)), len(seeds))
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (loaded, actions)) as pool:
         try:
-            return Score(list(tqdm(pool.map(_drive_stock, tracks), total=n_tracks, unit="track")))
+            driven = pool.map(_drive_in_process, which, seeds)
+            results = list(tqdm(driven, desc="scoring", total=len(seeds), unit="track"))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
+    return [Score(results[first : first + len(tracks)]) for first in range(0, len(results), len(tracks))]
 
 
-def report(path: Path, result: Score) -> str:
-    """A score for people to read."""
-    frames = result.frames_to_finish
+def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Bootstrap interval of the mean (BCa: Efron, "Better Bootstrap Confidence Intervals", 1987).
+
+    Resampled by a fixed seed. None where there is nothing to resample: fewer than two different values.
+    """
+    if len(set(values)) < 2:
+        return None
+    interval = bootstrap(
+        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more a driver got than another, track by track.
+
+    Attributes:
+        mean: mean difference of the return.
+        interval: its bootstrap interval, or None.
+        n_better: tracks on which it got more.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    n_better: int
+
+    @classmethod
+    def between(cls, score: Score, other: Score) -> "Difference":
+        """`score` less `other`, of the same tracks."""
+        pairs = zip(score.results, other.results, strict=True)
+        differences = [mine.episode_return - theirs.episode_return for mine, theirs in pairs]
+        interval = confidence_interval(differences)
+        return cls(float(np.mean(differences)), interval, sum(difference > 0.0 for difference in differences))
+
+
+def summary(score: Score) -> dict[str, Any]:
+    """A score's figures, by the names they have in the JSON file."""
+    return {
+        "n_tracks": len(score.results),
+        "mean_return": score.mean,
+        "mean_return_interval_95": confidence_interval([result.episode_return for result in score.results]),
+        "std_return": score.std,
+        "median_return": score.median,
+        "min_return": score.minimum,
+        "max_return": score.maximum,
+        "lap_finish_rate": score.lap_finish_rate,
+        "frames_to_finish": score.frames_to_finish,
+        "tiles_missed": score.tiles_missed,
+    }
+
+
+def named(tracks: Sequence[int]) -> str:
+    """Which tracks these are, in words."""
+    if list(tracks) == list(SCORING_TRACKS):
+        return f"the {len(tracks)} scoring tracks (seeds {tracks[0]} to {tracks[-1]})"
+    if list(tracks) == list(SCORING_TRACKS[: len(tracks)]):
+        return f"the first {len(tracks)} of the {len(SCORING_TRACKS)} scoring tracks"
+    return f"{len(tracks)} chosen tracks"
+
+
+def trained(loaded: Checkpoint) -> str:
+    """Whose checkpoint it is, and how long it was trained."""
+    agent, steps, frames = (loaded.meta.get(name) for name in ("agent", "steps", "frames"))
+    return f"{agent}, {steps:,} steps, {frames:,} frames" if isinstance(frames, int) else f"{agent}"
+
+
+def report(loaded: Checkpoint, score: Score) -> str:
+    """A single score for people to read."""
+    frames = score.frames_to_finish
+    interval = confidence_interval([result.episode_return for result in score.results])
+    bounds = (
+        "" if interval is None else f", {CONFIDENCE:.0%} interval of the mean {interval[0]:.1f} to {interval[1]:.1f}"
+    )
+    worst = sorted(score.results, key=lambda result: result.episode_return)[:N_WORST]
     lines = [
-        f"{path}: {len(result.results)} unseen tracks of CarRacing-v3 (seeds {result.results[0].track} to "
-        f"{result.results[-1].track})",
-        f"  return            {result.mean:.1f} ± {result.std:.1f} (mean ± standard deviation)",
-        f"  worst             {result.minimum:.1f}",
-        f"  laps finished     {result.lap_finish_rate:.0%}",
+        f"{loaded.path} ({trained(loaded)}) on {named([result.track for result in score.results])} of CarRacing-v3",
+        f"  return            {score.mean:.1f} ± {score.std:.1f} (mean ± standard deviation){bounds}",
+        f"  median            {score.median:.1f}",
+        f"  worst, best       {score.minimum:.1f}, {score.maximum:.1f}",
+        f"  laps finished     {score.lap_finish_rate:.0%}",
         f"  frames to finish  {'no lap was finished' if frames is None else f'{frames:.0f} on average'}",
-        f"  tiles visited     {result.tiles_share:.1%}",
+        f"  tiles missed      {score.tiles_missed:.1f} a track",
+        "  worst tracks      "
+        + ", ".join(f"{result.track} ({result.episode_return:.0f}, {result.tiles_missed} missed)" for result in worst),
     ]
     return "\n".join(lines)
+
+
+def comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
+    """Several scores on the same tracks as a table, each compared with the first."""
+    width = max(len(str(one.path)) for one in loaded)
+    header = (
+        f"{'':{width}}  {'return':>15}  {'95% interval':>15}  {'median':>6}  {'worst':>6}  {'laps':>4}  {'frames':>6}"
+    )
+    lines = [f"{named([result.track for result in scores[0].results])} of CarRacing-v3", f"{header}  missed"]
+    for one, score in zip(loaded, scores, strict=True):
+        interval = confidence_interval([result.episode_return for result in score.results])
+        frames = score.frames_to_finish
+        lines.append(
+            f"{one.path!s:{width}}  {f'{score.mean:.1f} ± {score.std:.1f}':>15}  {_interval(interval):>15}  "
+            f"{score.median:6.1f}  {score.minimum:6.1f}  {score.lap_finish_rate:4.0%}  "
+            f"{'-' if frames is None else f'{frames:.0f}':>6}  {score.tiles_missed:6.1f}"
+        )
+    lines.append(f"paired differences of the return to {loaded[0].path}")
+    for one, score in zip(loaded[1:], scores[1:], strict=True):
+        difference = Difference.between(score, scores[0])
+        lines.append(
+            f"{one.path!s:{width}}  {difference.mean:+.1f} (95% interval {_interval(difference.interval)}), "
+            f"better on {difference.n_better} of {len(score.results)} tracks"
+        )
+    return "\n".join(lines)
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def write_json(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Score], actions: Actions | None) -> None:
+    """Write all that is needed to check a score or to make it again.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    scored = [
+        {
+            "checkpoint": str(one.path),
+            "agent": one.meta.get("agent"),
+            "steps": one.meta.get("steps"),
+            "frames": one.meta.get("frames"),
+            "config": one.meta.get("config"),
+            "trained_by": {name: one.meta.get(name) for name in ("command", "commit", "machine", "versions")},
+            "actions": actions,
+            "summary": summary(score),
+            "difference_to_the_first": None if i == 0 else asdict(Difference.between(score, scores[0])),
+            "tracks": [asdict(result) for result in score.results],
+        }
+        for i, (one, score) in enumerate(zip(loaded, scores, strict=True))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(json.dumps({"scored_by": describe_run(), "checkpoints": scored}, indent=1) + "\n")
+    unfinished.rename(path)
+
+
+def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | None, tracks: Sequence[int]) -> None:
+    """Film the tracks one after the other; what is seen is what was scored.
+
+    Raises:
+        OSError: if a film cannot be written.
+    """
+    torch.set_num_threads(1)
+    driver, view = load_driver(loaded, actions)
+    with ExitStack() as stack:
+        films = [stack.enter_context(Film(path)) for path in paths]
+
+        def watch(frame: Frame) -> None:
+            for film in films:
+                film.add(frame)
+
+        for track in tqdm(tracks, desc="filming", unit="track"):
+            drive_stock(driver, view, track, watch)
+
+
+def run(options: EvaluateOptions, loaded: Sequence[Checkpoint]) -> None:
+    """Score, print, and write what was asked for.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    scores = evaluate(loaded, options.driven, options.actions)
+    print(report(loaded[0], scores[0]) if len(loaded) == 1 else comparison(loaded, scores), flush=True)
+    if options.json is not None:
+        write_json(Path(options.json), loaded, scores, options.actions)
+    films = [Path(path) for path in (options.video, options.gif) if path is not None]
+    if films:
+        make_films(films, loaded[0], options.actions, options.filmed)
 
 
 def main() -> None:
@@ -114,15 +336,17 @@ def main() -> None:
     add_flags(parser, EvaluateOptions)
     try:
         options = EvaluateOptions(**given(EvaluateOptions, parser.parse_args()))
-        assert options.checkpoint is not None
-        loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
-        load_driver(loaded)
+        loaded = [checkpoint.load(Path(path), with_arrays=False) for path in options.checkpoint]
+        for one in loaded:
+            load_driver(one, options.actions)
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     try:
-        print(report(loaded.path, evaluate(loaded, options.episodes)))
+        run(options, loaded)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        fail(f"{error.filename or 'a file'} could not be written ({in_one_line(error)}); name another place")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame, TrainingOptions, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from scoring import Driver
+from scoring import Actions, Driver
 from settings import SettingError, check_settings, setting
 from vec_env import make_vec_env
 
@@ -60,6 +60,9 @@ class PPOConfig:
     max_idle_frames: int = setting(
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
+    missed_tile_charge: float = setting(
+        0.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -79,6 +82,11 @@ class PPOConfig:
     def view(self) -> ViewConfig:
         """What one step means to the environment."""
         return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
+
+    @property
+    def training(self) -> TrainingOptions:
+        """What training changes about the game."""
+        return TrainingOptions(self.max_idle_frames, self.missed_tile_charge)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def make_training_env(config: PPOConfig) -> VecNormalize:
 
     The divided rewards are clipped to +-10. Observations stay uint8; the policy scales them.
     """
-    env = make_vec_env(config.n_envs, config.view, TrainingOptions(config.max_idle_frames))
+    env = make_vec_env(config.n_envs, config.view, config.training)
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
 
 
@@ -211,23 +219,34 @@ def _copied(state: Any) -> Any:
     return [_copied(value) for value in state] if isinstance(state, list) else state
 
 
-def driver_of(policy: ActorCriticPolicy) -> Driver:
-    """The policy as a driver for scoring: its deterministic action for one observation."""
+def driver_of(policy: ActorCriticPolicy, deterministic: bool = True) -> Driver:
+    """The policy as a driver for scoring: its action for one observation, deterministic or drawn."""
 
     def driver(obs: Frame) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return policy.predict(obs, deterministic=True)[0]
+        return policy.predict(obs, deterministic=deterministic)[0]
 
     return driver
 
 
-def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, ViewConfig]:
+def load_driver(
+    checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
+) -> tuple[Driver, ViewConfig]:
     """The trained policy of a checkpoint as a driver, and the view that it drives with.
+
+    Args:
+        checkpoint: of this agent.
+        device: where the policy is to run.
+        actions: what it does; None for the deterministic action of the checkpoint's own settings. What is drawn comes
+            from torch's global generator. A Gaussian's mean is its mode.
 
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
     """
     policy = _load_policy(checkpoint)
-    return driver_of(policy.to(device)), PPOConfig(**checkpoint.meta["config"]).view
+    if isinstance(policy, BetaActorCriticPolicy) and actions in ("mean", "mode"):
+        policy.action_dist.deterministic_action = actions
+    driver = driver_of(policy.to(device), deterministic=actions != "sampled")
+    return driver, PPOConfig(**checkpoint.meta["config"]).view
 
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:

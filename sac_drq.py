@@ -19,7 +19,7 @@ from torch import nn
 
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from scoring import Driver
+from scoring import Actions, Driver
 from settings import SettingError, check_settings, setting
 
 AGENT = "sac"
@@ -681,17 +681,28 @@ def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
     return ReplayBuffer(config.replay_size, obs_shape, config.frame_stack, ACTION_DIM, device, frames_device)
 
 
-def driver_of(agent: SACAgent) -> Driver:
-    """The agent as a driver for scoring: its deterministic action, tanh of the mean."""
-    return lambda obs: agent.act(obs, deterministic=True)
+def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:
+    """The agent as a driver for scoring: its action for one observation, deterministic (tanh of the mean) or drawn."""
+    return lambda obs: agent.act(obs, deterministic)
 
 
-def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, ViewConfig]:
+def load_driver(
+    checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
+) -> tuple[Driver, ViewConfig]:
     """The trained agent of a checkpoint as a driver, and the view that it drives with.
+
+    Args:
+        checkpoint: of this agent.
+        device: where the agent is to run.
+        actions: what it does; None is "mean", the tanh of the Gaussian's mean. What is drawn comes from torch's global
+            generator.
 
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make an agent.
+        SettingError: for the mode, which nobody has worked out for a squashed Gaussian.
     """
+    if actions == "mode":
+        raise SettingError(f"--actions mode is a Beta policy's, and {checkpoint.path} holds a SAC agent; take mean")
     try:
         config = replace(SACConfig(**checkpoint.meta["config"]), compile=False)
         agent = SACAgent(config, device)
@@ -701,4 +712,5 @@ def load_driver(checkpoint: Checkpoint, device: torch.device) -> tuple[Driver, V
         raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
     if not agent.is_finite():
         raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
-    return driver_of(agent), config.view
+    agent.generator = torch.default_generator
+    return driver_of(agent, deterministic=actions != "sampled"), config.view

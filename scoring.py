@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,9 @@ from car_racing import TRAINING_TRACK_SEEDS, Frame
 
 # A driver: one observation, uint8 (frame_stack, 84, 84), to one action, float32 (3,) in [-1, 1].
 Driver = Callable[[Frame], NDArray[np.float32]]
+
+# What a stochastic policy does when it is scored: its mean, its density's maximum, or a draw.
+Actions = Literal["mean", "mode", "sampled"]
 
 # Track seeds by purpose. All lie below the training seeds, and apart from each other.
 SCORING_TRACKS = range(100)
@@ -28,7 +32,8 @@ class TrackResult:
         episode_return: the sum of CarRacing's own rewards.
         frames: frames driven.
         tiles: tiles visited.
-        tiles_share: their share of the track, in [0, 1].
+        tiles_missed: tiles not visited.
+        tiles_share: share of the track's tiles that was visited, in [0, 1].
         lap_finished: whether every tile was visited.
     """
 
@@ -36,6 +41,7 @@ class TrackResult:
     episode_return: float
     frames: int
     tiles: int
+    tiles_missed: int
     tiles_share: float
     lap_finished: bool
 
@@ -65,9 +71,19 @@ class Score:
         return statistics.pstdev(result.episode_return for result in self.results)
 
     @property
+    def median(self) -> float:
+        """Median return."""
+        return statistics.median(result.episode_return for result in self.results)
+
+    @property
     def minimum(self) -> float:
         """The worst track's return."""
         return min(result.episode_return for result in self.results)
+
+    @property
+    def maximum(self) -> float:
+        """The best track's return."""
+        return max(result.episode_return for result in self.results)
 
     @property
     def lap_finish_rate(self) -> float:
@@ -79,6 +95,11 @@ class Score:
         """Mean frames of the finished laps; None if no lap was finished."""
         laps = [result.frames for result in self.results if result.lap_finished]
         return statistics.fmean(laps) if laps else None
+
+    @property
+    def tiles_missed(self) -> float:
+        """Mean number of tiles not visited."""
+        return statistics.fmean(result.tiles_missed for result in self.results)
 
     @property
     def tiles_share(self) -> float:
@@ -106,6 +127,7 @@ def drive(driver: Driver, env: gym.Env, track: int) -> TrackResult:
                 episode_return=episode["r"],
                 frames=episode["frames"],
                 tiles=episode["tiles"],
+                tiles_missed=episode["tiles_missed"],
                 tiles_share=episode["tiles_share"],
                 lap_finished=episode["lap_finished"],
             )

@@ -55,6 +55,11 @@ class RunOptions:
         8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
     )
     checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
+    score: bool = setting(
+        False,
+        "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",
+        may_change=True,
+    )
     aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", may_change=True)
     aim: bool = setting(True, "do not track this run in Aim", may_change=True)
 

@@ -6,7 +6,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 ConfigT = TypeVar("ConfigT")
@@ -59,22 +59,24 @@ def check_settings(config: Any) -> None:
         value = getattr(config, field.name)
         if value is None:
             continue
-        limits = field.metadata
-        flag = flag_of(field)
-        wanted = _scalar_type(hints[field.name])
-        # A float may be written as a whole number; otherwise the type is the type (and True is no number).
-        if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise SettingError(f"{flag} must be of type {wanted.__name__}, not {value!r}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise SettingError(f"{flag} must be a finite number, not {value}")
-        if limits["minimum"] is not None and value < limits["minimum"]:
-            raise SettingError(f"{flag} must be at least {limits['minimum']}, not {value}")
-        if limits["above"] is not None and value <= limits["above"]:
-            raise SettingError(f"{flag} must be above {limits['above']}, not {value}")
-        if limits["maximum"] is not None and value > limits["maximum"]:
-            raise SettingError(f"{flag} must be at most {limits['maximum']}, not {value}")
-        if limits["choices"] is not None and value not in limits["choices"]:
-            raise SettingError(f"{flag} must be one of {', '.join(limits['choices'])}, not {value}")
+        for single in value if _is_tuple(hints[field.name]) else (value,):
+            _check_value(single, flag_of(field), _scalar_type(hints[field.name]), field.metadata)
+
+
+def _check_value(value: Any, flag: str, wanted: type, limits: Mapping[str, Any]) -> None:
+    # A float may be written as a whole number; otherwise the type is the type (and True is no number).
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise SettingError(f"{flag} must be of type {wanted.__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{flag} must be a finite number, not {value}")
+    if limits["minimum"] is not None and value < limits["minimum"]:
+        raise SettingError(f"{flag} must be at least {limits['minimum']}, not {value}")
+    if limits["above"] is not None and value <= limits["above"]:
+        raise SettingError(f"{flag} must be above {limits['above']}, not {value}")
+    if limits["maximum"] is not None and value > limits["maximum"]:
+        raise SettingError(f"{flag} must be at most {limits['maximum']}, not {value}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        raise SettingError(f"{flag} must be one of {', '.join(limits['choices'])}, not {value}")
 
 
 def flag_of(field: "dataclasses.Field[Any]") -> str:
@@ -84,7 +86,7 @@ def flag_of(field: "dataclasses.Field[Any]") -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
-    """Give `parser` one flag for each field of a config dataclass.
+    """Give `parser` one flag for each field of a config dataclass. One of type `tuple[T, ...]` takes several values.
 
     A flag that is not given leaves no trace in the parsed namespace, so a resumed run can tell the user's wishes from
     defaults.
@@ -99,11 +101,12 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
             continue
         if field.metadata["choices"]:
             text += f" ({' or '.join(field.metadata['choices'])})"
-        if field.default is not None:
+        if field.default not in (None, ()):
             text += f" [{field.default}]"
         group.add_argument(
             flag,
             dest=field.name,
+            nargs="+" if _is_tuple(hints[field.name]) else None,
             type=_scalar_type(hints[field.name]),
             default=argparse.SUPPRESS,
             metavar=_scalar_type(hints[field.name]).__name__.upper(),
@@ -114,7 +117,8 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
 def given(config_class: type, namespace: argparse.Namespace) -> dict[str, Any]:
     """The fields of a config dataclass whose flags stood on the command line, with their values."""
     names = {field.name for field in dataclasses.fields(config_class)}
-    return {name: value for name, value in vars(namespace).items() if name in names}
+    values = {name: value for name, value in vars(namespace).items() if name in names}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def from_saved(config_class: type[ConfigT], saved: dict[str, Any], wishes: dict[str, Any]) -> ConfigT:
@@ -153,9 +157,15 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _is_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
 def _scalar_type(hint: Any) -> type:
-    if isinstance(hint, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if _is_tuple(hint):
+        return typing.get_args(hint)[0]
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(_scalar_type(arg) for arg in typing.get_args(hint) if arg is not types.NoneType)
     if typing.get_origin(hint) is typing.Literal:
         return str
     return hint

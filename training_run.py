@@ -6,6 +6,7 @@ agent opened and closed again (`TrainingRun.open`), and its mistakes told in one
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -365,7 +366,8 @@ def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -
         for line in job.resumed.passed_over:
             print(f"{kind.script}: {line}; going on from {job.resumed.path} instead", file=sys.stderr)
     try:
-        _leave(train(job))
+        code = train(job)
+        _leave(_score_best(job.directory) if job.options.score and code == 0 else code)
     except (SettingError, CheckpointError) as error:
         print(f"{kind.script}: {error}", file=sys.stderr)
         _leave(2)
@@ -377,6 +379,17 @@ def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -
         way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
         print(f"{kind.script}: {str(error).splitlines()[0]}{way_on}", file=sys.stderr)
         _leave(1)
+
+
+def _score_best(directory: Path) -> int:
+    """Run `evaluate.py` as the user would, and return its exit code."""
+    best = directory / checkpoint.BEST
+    command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), "--checkpoint", str(best)]
+    try:
+        outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
+        return subprocess.call([*command, *outputs])
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _leave(code: int) -> NoReturn:

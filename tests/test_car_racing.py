@@ -1,6 +1,7 @@
 """The environment against the stock CarRacing-v3, driven literally: every frame drawn, wrapped by hand."""
 
 import time
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,7 @@ from car_racing import (
     TRAINING_TRACK_SEEDS,
     EpisodeStatistics,
     FastCarRacing,
+    MissedTiles,
     TrainingOptions,
     ViewConfig,
     make_env,
@@ -209,6 +211,77 @@ def test_finishing_the_lap_is_reported():
     assert info["episode"]["lap_finished"]
     assert info["episode"]["tiles_share"] == 1.0
     assert info["is_success"]
+
+
+def lap_of(n_tiles):
+    """A game of which only the tiles are there, and a way to put the car's wheels on some of them."""
+    road = [SimpleNamespace(idx=i, road_visited=False) for i in range(n_tiles)]
+    wheels = [SimpleNamespace(tiles=set()) for _ in range(4)]
+    for wheel in wheels:
+        wheel.tiles = []
+
+    def put(*indices):
+        for index in indices:
+            road[index % n_tiles].road_visited = True
+        wheels[0].tiles = [road[index % n_tiles] for index in indices]
+
+    return SimpleNamespace(road=road, car=SimpleNamespace(wheels=wheels)), put
+
+
+def test_missed_tiles_are_counted_once_and_only_behind_the_car():
+    game, put = lap_of(100)
+    missed = MissedTiles(game)
+
+    def at(*indices):
+        put(*indices)
+        return missed.count_new()
+
+    assert at(0, -1) == 0  # the start, with a wheel on the lap's last tile
+    assert [at(i) for i in range(1, 10)] == [0] * 9
+    assert [at(i) for i in (11, 12, 13, 14)] == [0, 0, 0, 0]  # 10 is left out, but not far enough behind
+    assert at(15) == 1
+    assert at(16) == 0
+    assert at() == 0  # off the road
+    assert at(30) == 25 - 16 + 0  # tiles 17 to 25 lie more than four behind; 26 to 29 may still be touched
+    assert at(10) == 0  # back to the missed one, which is no longer charged nor given back
+    assert [at(i) for i in range(26, 100)] == [0] * 74
+    assert sum(not tile.road_visited for tile in game.road) == 25 - 16
+    assert [at(i) for i in range(100, 130)] == [0] * 30  # the second lap
+
+
+def test_missed_tiles_are_not_charged_for_driving_backwards():
+    game, put = lap_of(100)
+    missed = MissedTiles(game)
+    for index in (0, -1, -2, -10, -30, -45):
+        put(index)
+        assert missed.count_new() == 0
+
+
+def test_the_charge_is_in_the_reward_and_not_in_the_episodes_return():
+    def drive_past_some_tiles(charge):
+        env = make_env(ViewConfig(), TrainingOptions(missed_tile_charge=charge))
+        env.reset(seed=5)
+        game = env.unwrapped
+        rewards, charges = [], []
+        while True:
+            if len(rewards) == 8:  # lifted from tile 2 or so to tile 20
+                shift = np.subtract(game.track[20][2:4], game.track[2][2:4])
+                for body in (game.car.hull, *game.car.wheels):
+                    body.position = tuple(np.add(body.position, shift))
+            _, reward, terminated, truncated, info = env.step(GAS)
+            rewards.append(reward)
+            charges.append(info["charge"])
+            if terminated or truncated:
+                return np.array(rewards), np.array(charges), info["episode"]
+
+    plain, nothing, episode = drive_past_some_tiles(0.0)
+    charged, charges, same_episode = drive_past_some_tiles(7.0)
+    assert not nothing.any()
+    assert 7.0 * 5 <= charges.sum() <= 7.0 * 20
+    np.testing.assert_allclose(charged, plain - charges, atol=1e-6)
+    assert same_episode["r"] == pytest.approx(episode["r"])
+    assert episode["r"] == pytest.approx(plain.sum())
+    assert episode["tiles_missed"] == round(episode["tiles"] / episode["tiles_share"]) - episode["tiles"]
 
 
 def test_drive_reports_the_track():

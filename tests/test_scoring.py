@@ -8,7 +8,7 @@ from scoring import SCORING_TRACKS, Score, TrackResult, score
 
 
 def result(track, episode_return, frames=1000, lap_finished=False):
-    return TrackResult(track, episode_return, frames, 100, 0.5, lap_finished)
+    return TrackResult(track, episode_return, frames, 100, 100 + track, 0.5, lap_finished)
 
 
 def test_statistics_are_numpys():
@@ -16,7 +16,9 @@ def test_statistics_are_numpys():
     scored = Score([result(i, r, 700 + i, i % 3 == 0) for i, r in enumerate(returns)])
     assert scored.mean == pytest.approx(np.mean(returns))
     assert scored.std == pytest.approx(np.std(returns))
-    assert scored.minimum == min(returns)
+    assert scored.median == pytest.approx(np.median(returns))
+    assert (scored.minimum, scored.maximum) == (min(returns), max(returns))
+    assert scored.tiles_missed == pytest.approx(100 + np.mean(np.arange(30)))
     assert scored.lap_finish_rate == pytest.approx(1 / 3)
     assert scored.frames_to_finish == pytest.approx(np.mean(np.arange(700, 730, 3)))
     assert scored.tiles_share == 0.5

@@ -20,6 +20,7 @@ class Config:
     name: str | None = setting(None, "a name", may_change=True)
     fast: bool = setting(False, "fast")
     tracked: bool = setting(True, "untracked")
+    seeds: tuple[int, ...] = setting((), "seeds", minimum=0)
 
     def __post_init__(self):
         check_settings(self)
@@ -36,6 +37,9 @@ def test_flags_become_fields_and_what_is_not_given_leaves_no_trace():
     assert Config(**parse()) == Config()
     argv = ["--size", "5", "--rate", "1e-3", "--mode", "b", "--name", "x", "--fast", "--no-tracked"]
     assert Config(**parse(*argv)) == Config(5, 1e-3, "b", "x", True, False)
+    assert Config(**parse("--seeds", "4", "2")).seeds == (4, 2)
+    with pytest.raises(SettingError, match="--seeds must be at least 0, not -1"):
+        Config(seeds=(3, -1))
 
 
 @pytest.mark.parametrize(
