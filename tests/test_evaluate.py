@@ -209,7 +209,9 @@ def test_mistakes_are_named(place, args, message, monkeypatch, capsys):
 def test_a_full_disk_is_named(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: [scored(1.0, 2.0)])
-    monkeypatch.setattr("sys.argv", "evaluate.py --checkpoint straight --tracks 31 --video /dev/full/x.mp4".split())
+    monkeypatch.setattr(
+        "sys.argv", ["evaluate.py", "--checkpoint", "straight", "--tracks", "31", "--video", "/dev/full/x.mp4"]
+    )
     with pytest.raises(SystemExit):
         evaluate.main()
     assert "/dev/full" in capsys.readouterr().err
@@ -217,7 +219,7 @@ def test_a_full_disk_is_named(place, monkeypatch, capsys):
         if not mounted:
             pytest.skip("no right to mount a tmpfs")
         monkeypatch.setattr(
-            "sys.argv", "evaluate.py --checkpoint straight --tracks 31 --video small/drive.mp4".split()
+            "sys.argv", ["evaluate.py", "--checkpoint", "straight", "--tracks", "31", "--video", "small/drive.mp4"]
         )
         with pytest.raises(SystemExit) as left:
             evaluate.main()

@@ -1,0 +1,72 @@
+"""Draw learning curves of runs tracked in Aim: the validation return and the laps finished, over frames.
+
+    python -m benchmarks.learning_curves --runs NAME=LABEL ... --to results/curves.png [--repo DIR]
+
+NAME is a run's name in Aim. Runs with the same LABEL are seeds of one setting: they share a colour, and each is a line.
+The points go into a .json file of the same name beside the picture.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import aim
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from benchmarks.soak import read_closed, read_metrics
+
+PANELS = {"mean_return": "validation return", "lap_finish_rate": "laps finished"}
+
+
+def curves_of(run: aim.Run) -> dict[str, list[list[float]]]:
+    """Points (frames, value) of a run's evaluations, by metric."""
+    series = read_metrics(run)
+    action_repeat = run["hparams"]["action_repeat"]
+    return {
+        name: [[step * action_repeat, value] for step, value in sorted(series.get((name, "eval"), {}).items())]
+        for name in PANELS
+    }
+
+
+def longest(repo: str, name: str) -> dict[str, list[list[float]]] | None:
+    """The curves of the run of this name with the most evaluations; None without any."""
+    hashes = [run.hash for run in aim.Repo.from_path(repo).iter_runs() if run.name == name]
+    curves = [curves_of(read_closed(repo, run_hash)) for run_hash in hashes]
+    best = max(curves, key=lambda curve: len(curve["mean_return"]), default=None)
+    return best if best is not None and best["mean_return"] else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=LABEL")
+    parser.add_argument("--to", type=Path, required=True, help="the .png to write")
+    parser.add_argument("--repo", default=".", help="directory of the Aim repository")
+    options = parser.parse_args()
+    labels = dict(run.split("=", 1) for run in options.runs)
+    points: dict[str, Any] = {}
+    for name, label in labels.items():
+        curves = longest(options.repo, name)
+        if curves is None:
+            parser.error(f"--runs: no run {name} in {options.repo} has an evaluation; name one that has")
+        points[name] = {"label": label, **curves}
+
+    colours = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(labels.values()))}
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 4), layout="constrained")
+    for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
+        for curve in points.values():
+            frames, values = zip(*curve[metric], strict=True)
+            axis.plot([count / 1e6 for count in frames], values, color=colours[curve["label"]], linewidth=1.4)
+        axis.set(xlabel="million frames", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(handles=[plt.Line2D([], [], color=colour, label=label) for label, colour in colours.items()])
+    options.to.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.to, dpi=110)
+    options.to.with_suffix(".json").write_text(json.dumps(points) + "\n")
+
+
+if __name__ == "__main__":
+    main()
