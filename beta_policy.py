@@ -170,6 +170,18 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
                 module.apply(partial(self.init_weights, gain=gain))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
+    def extract_features(  # type: ignore[override]  # SB3's own subclass differs from its base class so too
+        self, obs: torch.Tensor, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Features of observations, as SB3's: of uint8 pictures (batch, stack, height, width), or of anything else.
+
+        Pictures are brought to channels-last here, where a number is still a byte: as floats it would be four times the
+        memory to move.
+        """
+        if obs.ndim == 4:
+            obs = torch.stack(obs.unbind(dim=1), dim=-1).permute(0, 3, 1, 2)
+        return super().extract_features(obs, features_extractor)
+
     def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> BetaDistributionWrapper:
         return self.action_dist.proba_distribution(self.action_net(latent_pi))
 

@@ -1,13 +1,22 @@
-"""Export a PPO checkpoint's policy as Stable-Baselines3's own .zip, for PPO.load."""
+"""Export what drives: as a small checkpoint for evaluate.py, or as Stable-Baselines3's own .zip for PPO.load."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import checkpoint
 import ppo
-from checkpoint import CheckpointError, in_one_line
+import sac_drq
+from checkpoint import Checkpoint, CheckpointError, in_one_line
 from session import check_writable_directory
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
+
+# Each agent's networks that drive, without what only training needs.
+DRIVER_STATES: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
+    ppo.AGENT: ppo.driver_state,
+    sac_drq.AGENT: sac_drq.driver_state,
+}
 
 
 @dataclass(frozen=True)
@@ -19,37 +28,52 @@ class ExportOptions:
     """
 
     checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest")
-    to: str | None = setting(None, "the file to write, ending in .zip")
+    to: str | None = setting(None, "a file that ends in .zip, for PPO.load, or a directory, for evaluate.py")
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.checkpoint is None:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
-        if self.to is None or not self.to.endswith(".zip"):
-            raise SettingError("--to must name a file that ends in .zip")
+        if self.to is None:
+            raise SettingError("--to is missing; name a file that ends in .zip, or a directory")
 
 
 def export(options: ExportOptions) -> str:
-    """Write the file, and return how to load it.
+    """Write the file or directory, and return how to use it.
 
     Raises:
-        SettingError, CheckpointError: if the checkpoint or the file cannot be used.
+        SettingError, CheckpointError: if the checkpoint or the target cannot be used.
     """
     assert options.checkpoint is not None
     assert options.to is not None
     target = Path(options.to)
     loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
-    if loaded.meta.get("agent") != ppo.AGENT:
-        raise SettingError(
-            f"--checkpoint {options.checkpoint} holds a {loaded.meta.get('agent')} agent; name one of train_ppo.py"
-        )
     check_writable_directory(target.parent, "--to")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        ppo.export_sb3(loaded, target)
+        return _export_zip(loaded, target) if target.suffix == ".zip" else _export_driver(loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
+
+
+def _export_zip(loaded: Checkpoint, target: Path) -> str:
+    if loaded.meta.get("agent") != ppo.AGENT:
+        raise SettingError(
+            f"--checkpoint {loaded.path} holds a {loaded.meta.get('agent')} agent, --to a .zip needs PPO"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ppo.export_sb3(loaded, target)
     return f'{target}: load it with stable_baselines3.PPO.load("{target}"), this folder on Python\'s path'
+
+
+def _export_driver(loaded: Checkpoint, target: Path) -> str:
+    agent = loaded.meta.get("agent")
+    if agent not in DRIVER_STATES:
+        raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent!r}); known are {', '.join(DRIVER_STATES)}")
+    if target.exists():
+        raise SettingError(f"--to {target} is there already; name another directory")
+    # The Aim run is the training's, whose checkpoint this no longer is.
+    checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, DRIVER_STATES[agent](loaded))
+    return f"{target}: score it with python evaluate.py --checkpoint {target}"
 
 
 def main() -> None:

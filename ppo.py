@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -154,6 +155,30 @@ def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     return kwargs
 
 
+class ThreadsForUpdates(BaseCallback):
+    """Lets torch use all cores for the updates, and one while steps are collected.
+
+    A few observations at a time are too little to share out, and torch's threads, which wait for more of it awake,
+    would keep the environments' workers from their cores.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._n_threads = torch.get_num_threads()
+
+    def _on_rollout_start(self) -> None:
+        torch.set_num_threads(1)
+
+    def _on_rollout_end(self) -> None:
+        torch.set_num_threads(self._n_threads)
+
+    def _on_training_end(self) -> None:
+        torch.set_num_threads(self._n_threads)
+
+    def _on_step(self) -> bool:
+        return True
+
+
 def is_finite(model: PPO) -> bool:
     """Whether every parameter of the policy still is a finite number."""
     return all(bool(torch.isfinite(parameter).all()) for parameter in model.policy.parameters())
@@ -247,6 +272,15 @@ def load_driver(
         policy.action_dist.deterministic_action = actions
     driver = driver_of(policy.to(device), deterministic=actions != "sampled")
     return driver, PPOConfig(**checkpoint.meta["config"]).view
+
+
+def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Of a checkpoint's state, what `load_driver` needs.
+
+    Raises:
+        CheckpointError: if it is not there.
+    """
+    return {"policy": _load_policy(checkpoint).state_dict()}
 
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:

@@ -686,6 +686,16 @@ def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:
     return lambda obs: agent.act(obs, deterministic)
 
 
+def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Of a checkpoint's state, what `load_driver` needs.
+
+    Raises:
+        CheckpointError: if it is not there.
+    """
+    load_driver(checkpoint, torch.device("cpu"))
+    return {"agent": {name: checkpoint.state["agent"][name] for name in ("critic", "actor")}}
+
+
 def load_driver(
     checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
 ) -> tuple[Driver, ViewConfig]:

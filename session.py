@@ -4,6 +4,7 @@ Nothing here knows PPO or SAC; the training scripts wire these parts to their ag
 """
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import platform
@@ -208,6 +209,19 @@ def restore_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next tensor, rather than give it back to the system each time.
+
+    A batch's activations are tens of megabytes, gone and wanted again with every update. Fetched from the system, each
+    page of them costs a fault: `benchmarks.training_speed` measures what that was. Without glibc, nothing changes.
+    """
+    mmap_max, trim_threshold = -4, -1  # mallopt's names for them
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 class StopSignal:

@@ -8,7 +8,17 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from aim_writer import AimEpisodeCallback, AimWriter
 from checkpoint import Checkpoint
-from ppo import AGENT, PPOConfig, capture, driver_of, is_finite, make_model, make_training_env, restore
+from ppo import (
+    AGENT,
+    PPOConfig,
+    ThreadsForUpdates,
+    capture,
+    driver_of,
+    is_finite,
+    make_model,
+    make_training_env,
+    restore,
+)
 from session import capture_generators, evaluation_metrics, restore_generators
 from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
 from vec_env import WorkerDiedError
@@ -138,7 +148,7 @@ def train(job: Job) -> int:
             run.resume(go_on)
             model.learn(
                 config.total_timesteps - model.num_timesteps,
-                callback=CallbackList([loop, loop.episodes]),
+                callback=CallbackList([ThreadsForUpdates(), loop, loop.episodes]),
                 log_interval=None,  # type: ignore[arg-type]
                 reset_num_timesteps=False,
             )

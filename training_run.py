@@ -33,6 +33,7 @@ from session import (
     choose_checkpoint_dir,
     default_run_name,
     describe_run,
+    keep_freed_memory,
     lock_directory,
     python_command,
     resolve_device,
@@ -356,6 +357,7 @@ class TrainingRun:
 
 def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -> NoReturn:
     """A training script's whole `main`: read the command line, train, exit with the right code."""
+    keep_freed_memory()
     try:
         job = prepare(kind, description, sys.argv[1:])
     except KeyboardInterrupt:

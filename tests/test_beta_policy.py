@@ -156,6 +156,16 @@ def test_evaluate_actions_agrees_with_forward_and_get_distribution():
     torch.testing.assert_close(policy.predict_values(obs), values)
 
 
+def test_features_are_the_ones_that_sb3_would_take():
+    torch.manual_seed(7)
+    policy = make_policy(PIXELS, features_extractor_class=DrivingCNN, net_arch=[])
+    obs = torch.randint(0, 256, (5, 4, 84, 84), dtype=torch.uint8)
+    features = policy.extract_features(obs)
+    scaled = obs.double() / 255.0
+    literal = policy.features_extractor.double()
+    torch.testing.assert_close(features.double(), literal.linear(literal.convolutions(scaled)), atol=1e-5, rtol=1e-4)
+
+
 def test_initialised_orthogonally_as_sb3_does():
     policy = make_policy(PIXELS, features_extractor_class=DrivingCNN, net_arch=[])
     weight = policy.action_net.weight

@@ -469,3 +469,19 @@ def test_help_shows_that_beta_is_the_default(tmp_path):
     done = run_script("train_ppo.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert any("--use-gaussian" in line for line in done.stdout.splitlines() if "beta" in line.lower())
+
+
+def test_threads_are_for_updates():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = ppo.ThreadsForUpdates()
+        threads.on_rollout_start()
+        assert torch.get_num_threads() == 1
+        threads.on_rollout_end()
+        assert torch.get_num_threads() == 2
+        threads.on_rollout_start()
+        threads.on_training_end()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
