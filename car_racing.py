@@ -330,10 +330,14 @@ class TrainingOptions:
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
             car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
             hundreds of steps later; this says it at once.
+        endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
+            where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
+            steps; bootstrapped, it looks like more road.
     """
 
     max_idle_frames: int = 100
     missed_tile_charge: float = 0.0
+    endless_road: bool = False
 
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
@@ -353,6 +357,11 @@ class MissedTiles:
         # How far the car has come along the track, in tiles; it goes on counting past a full lap.
         self._position = 0
         self._n_judged = 0
+
+    @property
+    def is_round(self) -> bool:
+        """Whether the car has left the last tile of the lap so far behind that all of them are judged."""
+        return self._n_judged == len(self._tiles)
 
     def count_new(self) -> int:
         """How many tiles have been missed since the last call."""
@@ -409,6 +418,10 @@ class TrainingRules(gym.Wrapper):
         if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             truncated = True
         info["charge"] = self.options.missed_tile_charge * self._missed_tiles.count_new()
+        # What terminates besides a finished lap is leaving the field, on any road.
+        has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
+        if self.options.endless_road and has_come_round:
+            terminated, truncated = False, True
         return obs, float(reward) - info["charge"], terminated, truncated, info
 
 

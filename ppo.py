@@ -39,19 +39,19 @@ class PPOConfig:
 
     total_timesteps: int = setting(300_000, "steps to train for, over all environments", minimum=1, may_change=True)
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
-    n_envs: int = setting(8, "environments driven side by side", minimum=1)
-    n_steps: int = setting(256, "steps of each environment between two updates", minimum=2)
+    n_envs: int = setting(16, "environments driven side by side", minimum=1)
+    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
     batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
-    n_epochs: int = setting(10, "passes over the collected steps in an update", minimum=1)
-    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
-    clip_range: float = setting(0.1, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
-    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
+    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
+    learning_rate: float = setting(5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
+    clip_range: float = setting(0.2, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
+    ent_coef: float = setting(0.001, "weight of the entropy bonus", minimum=0.0)
     vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
     max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
-    gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
+    gae_lambda: float = setting(0.9, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
     action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
-    frame_stack: int = setting(4, "frames in an observation", minimum=1)
+    frame_stack: int = setting(2, "frames in an observation", minimum=1)
     grayscale: bool = setting(True, "see in colour")
     features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
@@ -62,8 +62,9 @@ class PPOConfig:
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
-        0.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
+        5.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
     )
+    endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -87,7 +88,7 @@ class PPOConfig:
     @property
     def training(self) -> TrainingOptions:
         """What training changes about the game."""
-        return TrainingOptions(self.max_idle_frames, self.missed_tile_charge)
+        return TrainingOptions(self.max_idle_frames, self.missed_tile_charge, self.endless_road)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def stock_training_env(config: PPOConfig) -> VecNormalize:
 
 def training_rate(is_ours: bool, n_updates: int) -> float:
     """Frames a second of a training of `n_updates` updates, after one to warm up."""
-    config = PPOConfig(total_timesteps=10**9)
+    config = PPOConfig(total_timesteps=10**9, n_envs=8, n_steps=256)
     if is_ours:
         keep_freed_memory()
     env = make_training_env(config) if is_ours else stock_training_env(config)

@@ -249,6 +249,46 @@ def test_missed_tiles_are_counted_once_and_only_behind_the_car():
     assert [at(i) for i in range(100, 130)] == [0] * 30  # the second lap
 
 
+def lifted_round(options, misses_a_tile):
+    """An environment whose car is put on one tile after the other until its episode ends, with the end's flags."""
+    env = make_env(ViewConfig(action_repeat=1), options)
+    env.reset(seed=5)
+    game = env.unwrapped
+    for i in [*range(2, len(game.track), 2), *range(20)]:
+        if misses_a_tile and 100 <= i < 108:
+            continue
+        shift = np.subtract(game.track[i][2:4], game.car.hull.position)
+        for body in (game.car.hull, *game.car.wheels):
+            body.position = tuple(np.add(body.position, shift))
+        _, _, terminated, truncated, info = env.step(GAS)
+        if terminated or truncated:
+            return terminated, truncated, info["episode"]
+    return None
+
+
+def test_on_an_endless_road_a_lap_ends_as_a_truncation_finished_or_not():
+    endless = TrainingOptions(endless_road=True)
+    terminated, truncated, episode = lifted_round(endless, misses_a_tile=False)
+    assert (terminated, truncated, episode["lap_finished"]) == (False, True, True)
+    terminated, truncated, episode = lifted_round(endless, misses_a_tile=True)
+    assert (terminated, truncated, episode["lap_finished"]) == (False, True, False)
+    assert 0 < episode["tiles_missed"] <= 8
+    terminated, truncated, episode = lifted_round(TrainingOptions(), misses_a_tile=False)
+    assert (terminated, truncated, episode["lap_finished"]) == (True, False, True)
+    assert lifted_round(TrainingOptions(), misses_a_tile=True) is None
+
+
+def test_leaving_the_field_ends_an_endless_road_too():
+    env = make_env(ViewConfig(), TrainingOptions(max_idle_frames=0, endless_road=True))
+    env.reset(seed=5)
+    game = env.unwrapped
+    for body in (game.car.hull, *game.car.wheels):
+        body.position = (400.0, 0.0)
+    _, reward, terminated, truncated, _ = env.step(GAS)
+    assert (terminated, truncated) == (True, False)
+    assert reward < -99.0
+
+
 def test_missed_tiles_are_not_charged_for_driving_backwards():
     game, put = lap_of(100)
     missed = MissedTiles(game)

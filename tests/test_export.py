@@ -41,13 +41,13 @@ def test_a_driver_is_what_drives_and_nothing_else(tmp_path):
     agent = SACAgent(sac_config, torch.device("cpu"))
     meta = {"agent": "sac", "config": vars(sac_config), "aim_run": "abc", "steps": 7}
     trained_sac = checkpoint.load(checkpoint.save(tmp_path, "sac", meta, {"agent": agent.state_dict()}))
-    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
-    for loaded, module in ((trained_ppo, ppo), (trained_sac, sac_drq)):
+    for loaded, module, view in ((trained_ppo, ppo, ppo_config.view), (trained_sac, sac_drq, sac_config.view)):
         target = tmp_path / f"{loaded.path.name}_driver"
         assert f"evaluate.py --checkpoint {target}" in export(
             ExportOptions(checkpoint=str(loaded.path), to=str(target))
         )
         driver = checkpoint.load(target)
+        obs = np.random.default_rng(0).integers(0, 256, view.obs_shape, np.uint8)
         drives, before = (module.load_driver(one, torch.device("cpu"))[0](obs) for one in (driver, loaded))
         np.testing.assert_array_equal(drives, before)
     assert driver.meta == {**meta, "aim_run": None}

@@ -129,7 +129,7 @@ def test_resume_goes_on_where_the_run_was(trained):
     assert series["n_updates", "train"] == {32: 2, 64: 4, 96: 6, 128: 8, 160: 10}
     # The schedule runs over the new total: of its five updates these are the fourth and the last.
     assert series["learning_rate", "train"][128] == pytest.approx(2.5e-4 * 2 / 5)
-    assert series["learning_rate", "train"][160] == pytest.approx(2.5e-4 / 5)
+    assert series["learning_rate", "train"][160] == pytest.approx(PPOConfig().learning_rate / 5)
     assert run["status"] == "finished"
 
 
@@ -142,7 +142,7 @@ def test_restore_brings_back_all_that_capture_took():
     trained, fresh = models
     trained.learn(32)
     ppo.restore(fresh, ppo.capture(trained))
-    obs = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8)
+    obs = np.random.default_rng(0).integers(0, 256, (5, *config.view.obs_shape), np.uint8)
     np.testing.assert_array_equal(
         trained.predict(obs, deterministic=True)[0], fresh.predict(obs, deterministic=True)[0]
     )
@@ -166,7 +166,7 @@ def test_gaussian_trains_with_the_same_script(tmp_path):
     assert "log_std" in loaded.state["policy"]
     driver, view = ppo.load_driver(loaded, torch.device("cpu"))
     assert view.action_repeat == 10
-    assert driver(np.zeros((4, 84, 84), np.uint8)).shape == (3,)
+    assert driver(np.zeros(view.obs_shape, np.uint8)).shape == (3,)
 
 
 def test_evaluate_scores_the_checkpoint_the_same_twice(trained):
@@ -281,7 +281,7 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine w
         (["--n-envs", "0"], "--n-envs must be at least 1, not 0"),
         (
             ["--batch-size", "1000"],
-            "--batch-size 1000 does not divide --n-envs 8 x --n-steps 256 = 2048; give one that does",
+            "--batch-size 1000 does not divide --n-envs 16 x --n-steps 128 = 2048; give one that does",
         ),
         (["--resume", "nowhere"], "there is no checkpoint at nowhere"),
         (
