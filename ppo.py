@@ -45,7 +45,7 @@ class PPOConfig:
     n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
     learning_rate: float = setting(5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
     clip_range: float = setting(0.2, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
-    ent_coef: float = setting(0.001, "weight of the entropy bonus", minimum=0.0)
+    ent_coef: float = setting(0.0, "weight of the entropy bonus", minimum=0.0)
     vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
     max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
@@ -62,7 +62,7 @@ class PPOConfig:
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
-        5.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
+        20.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
 
