@@ -328,8 +328,9 @@ class TrainingOptions:
         max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
             without a new tile; 0 never does.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
-            car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
-            hundreds of steps later; this says it at once.
+            car untouched, times the share of the track visited by then. A missed tile keeps the lap from finishing, but
+            the game says so only at the episode's end, hundreds of steps later; this says it at once. The share lets
+            a beginner, who gets nowhere, stray and come back to the road without much loss.
         endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
             where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
             steps; bootstrapped, it looks like more road.
@@ -417,7 +418,8 @@ class TrainingRules(gym.Wrapper):
         self._tiles = tiles
         if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             truncated = True
-        info["charge"] = self.options.missed_tile_charge * self._missed_tiles.count_new()
+        share_visited = tiles / len(_game(self).track)
+        info["charge"] = self.options.missed_tile_charge * share_visited * self._missed_tiles.count_new()
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:

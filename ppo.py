@@ -62,7 +62,9 @@ class PPOConfig:
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
-        20.0, "in training, points taken off for each tile left behind untouched", minimum=0.0
+        60.0,
+        "in training, points taken off for each tile left behind untouched, times the share of the lap driven by then",
+        minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
 

@@ -302,7 +302,7 @@ def test_the_charge_is_in_the_reward_and_not_in_the_episodes_return():
         env = make_env(ViewConfig(), TrainingOptions(missed_tile_charge=charge))
         env.reset(seed=5)
         game = env.unwrapped
-        rewards, charges = [], []
+        rewards, charges, n_missed = [], [], []
         while True:
             if len(rewards) == 8:  # lifted from tile 2 or so to tile 20
                 shift = np.subtract(game.track[20][2:4], game.track[2][2:4])
@@ -311,13 +311,16 @@ def test_the_charge_is_in_the_reward_and_not_in_the_episodes_return():
             _, reward, terminated, truncated, info = env.step(GAS)
             rewards.append(reward)
             charges.append(info["charge"])
+            n_missed.append(info["charge"] * len(game.track) / (7.0 * game.tile_visited_count))
             if terminated or truncated:
-                return np.array(rewards), np.array(charges), info["episode"]
+                return np.array(rewards), np.array(charges), np.array(n_missed), info["episode"]
 
-    plain, nothing, episode = drive_past_some_tiles(0.0)
-    charged, charges, same_episode = drive_past_some_tiles(7.0)
+    plain, nothing, _, episode = drive_past_some_tiles(0.0)
+    charged, charges, n_missed, same_episode = drive_past_some_tiles(7.0)
     assert not nothing.any()
-    assert 7.0 * 5 <= charges.sum() <= 7.0 * 20
+    # Seven points each, times the share of the track visited by then.
+    np.testing.assert_allclose(n_missed, np.round(n_missed), atol=1e-9)
+    assert 5 <= n_missed.sum() <= 20
     np.testing.assert_allclose(charged, plain - charges, atol=1e-6)
     assert same_episode["r"] == pytest.approx(episode["r"])
     assert episode["r"] == pytest.approx(plain.sum())
