@@ -328,9 +328,8 @@ class TrainingOptions:
         max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
             without a new tile; 0 never does.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
-            car untouched, times the share of the track visited by then. A missed tile keeps the lap from finishing, but
-            the game says so only at the episode's end, hundreds of steps later; this says it at once. The share lets
-            a beginner, who gets nowhere, stray and come back to the road without much loss.
+            car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
+            hundreds of steps later; this says it at once.
         endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
             where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
             steps; bootstrapped, it looks like more road.
@@ -386,15 +385,17 @@ class TrainingRules(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
-    `info["charge"]` is what a step's reward was lowered by.
+    `info["game_reward"]` is a step's reward before any charge.
 
     Attributes:
         tracks: the generator that track seeds are drawn from.
+        missed_tile_charge: as in the options, until it is set anew.
     """
 
     def __init__(self, env: gym.Env, options: TrainingOptions) -> None:
         super().__init__(env)
         self.options = options
+        self.missed_tile_charge = options.missed_tile_charge
         self.tracks = np.random.default_rng()
         self._idle_frames = 0
         self._tiles = 0
@@ -418,13 +419,13 @@ class TrainingRules(gym.Wrapper):
         self._tiles = tiles
         if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             truncated = True
-        share_visited = tiles / len(_game(self).track)
-        info["charge"] = self.options.missed_tile_charge * share_visited * self._missed_tiles.count_new()
+        charge = self.missed_tile_charge * self._missed_tiles.count_new()
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
             terminated, truncated = False, True
-        return obs, float(reward) - info["charge"], terminated, truncated, info
+        info["game_reward"] = float(reward)
+        return obs, float(reward) - charge, terminated, truncated, info
 
 
 class EpisodeStatistics(gym.Wrapper):
@@ -447,7 +448,7 @@ class EpisodeStatistics(gym.Wrapper):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._return += float(reward) + info.get("charge", 0.0)
+        self._return += info.get("game_reward", float(reward))
         self._steps += 1
         self._frames += info["frames"]
         if terminated or truncated:

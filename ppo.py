@@ -62,8 +62,8 @@ class PPOConfig:
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
-        60.0,
-        "in training, points taken off for each tile left behind untouched, times the share of the lap driven by then",
+        40.0,
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
         minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
@@ -89,8 +89,8 @@ class PPOConfig:
 
     @property
     def training(self) -> TrainingOptions:
-        """What training changes about the game."""
-        return TrainingOptions(self.max_idle_frames, self.missed_tile_charge, self.endless_road)
+        """What training changes about the game; `RisingCharge` sees to the charge."""
+        return TrainingOptions(self.max_idle_frames, endless_road=self.endless_road)
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,23 @@ class ThreadsForUpdates(BaseCallback):
 
     def _on_training_end(self) -> None:
         torch.set_num_threads(self._n_threads)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class RisingCharge(BaseCallback):
+    """Lets the charge for missed tiles rise with the steps, linearly from 0 to its setting at the end of the training.
+
+    Dear from the start, it would keep a beginner, who misses most tiles, from coming back to the road at all.
+    """
+
+    def __init__(self, config: PPOConfig) -> None:
+        super().__init__()
+        self._a_step = config.missed_tile_charge / config.total_timesteps
+
+    def _on_rollout_start(self) -> None:
+        self.training_env.set_attr("missed_tile_charge", self._a_step * self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True

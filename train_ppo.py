@@ -11,6 +11,7 @@ from checkpoint import Checkpoint
 from ppo import (
     AGENT,
     PPOConfig,
+    RisingCharge,
     ThreadsForUpdates,
     capture,
     driver_of,
@@ -148,7 +149,7 @@ def train(job: Job) -> int:
             run.resume(go_on)
             model.learn(
                 config.total_timesteps - model.num_timesteps,
-                callback=CallbackList([ThreadsForUpdates(), loop, loop.episodes]),
+                callback=CallbackList([ThreadsForUpdates(), RisingCharge(config), loop, loop.episodes]),
                 log_interval=None,  # type: ignore[arg-type]
                 reset_num_timesteps=False,
             )

@@ -310,19 +310,18 @@ def test_the_charge_is_in_the_reward_and_not_in_the_episodes_return():
                     body.position = tuple(np.add(body.position, shift))
             _, reward, terminated, truncated, info = env.step(GAS)
             rewards.append(reward)
-            charges.append(info["charge"])
-            n_missed.append(info["charge"] * len(game.track) / (7.0 * game.tile_visited_count))
+            charges.append(info["game_reward"] - reward)
+            n_missed.append(charges[-1] / 7.0)
             if terminated or truncated:
                 return np.array(rewards), np.array(charges), np.array(n_missed), info["episode"]
 
     plain, nothing, _, episode = drive_past_some_tiles(0.0)
     charged, charges, n_missed, same_episode = drive_past_some_tiles(7.0)
     assert not nothing.any()
-    # Seven points each, times the share of the track visited by then.
     np.testing.assert_allclose(n_missed, np.round(n_missed), atol=1e-9)
     assert 5 <= n_missed.sum() <= 20
     np.testing.assert_allclose(charged, plain - charges, atol=1e-6)
-    assert same_episode["r"] == pytest.approx(episode["r"])
+    assert same_episode["r"] == episode["r"]
     assert episode["r"] == pytest.approx(plain.sum())
     assert episode["tiles_missed"] == round(episode["tiles"] / episode["tiles_share"]) - episode["tiles"]
 

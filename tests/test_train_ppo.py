@@ -485,3 +485,16 @@ def test_threads_are_for_updates():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_charge_rises_with_the_steps_in_every_environment():
+    config = PPOConfig(n_envs=3, n_steps=8, batch_size=8, features_dim=8, total_timesteps=480, missed_tile_charge=30.0)
+    env = ppo.make_training_env(config)
+    try:
+        model = ppo.make_model(config, env, torch.device("cpu"))
+        model.learn(48, ppo.RisingCharge(config))
+        assert env.get_attr("missed_tile_charge") == [30.0 * 24 / 480] * 3
+        model.learn(48, ppo.RisingCharge(config), reset_num_timesteps=False)
+        assert env.get_attr("missed_tile_charge") == [30.0 * 72 / 480] * 3
+    finally:
+        env.close()
