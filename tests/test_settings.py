@@ -86,5 +86,5 @@ def test_every_field_is_documented_and_every_help_can_be_printed(config_class):
 
 
 def test_batches_must_divide_what_is_collected():
-    with pytest.raises(SettingError, match="--batch-size 100 does not divide --n-envs 8 x --n-steps 256 = 2048"):
+    with pytest.raises(SettingError, match="--batch-size 100 does not divide --n-envs 16 x --n-steps 128 = 2048"):
         PPOConfig(batch_size=100)
