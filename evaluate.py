@@ -210,7 +210,7 @@ def named(tracks: Sequence[int]) -> str:
         return f"the {len(tracks)} scoring tracks (seeds {tracks[0]} to {tracks[-1]})"
     if list(tracks) == list(SCORING_TRACKS[: len(tracks)]):
         return f"the first {len(tracks)} of the {len(SCORING_TRACKS)} scoring tracks"
-    return f"{len(tracks)} chosen tracks"
+    return f"{len(tracks)} chosen track{'s' if len(tracks) > 1 else ''}"
 
 
 def trained(loaded: Checkpoint) -> str:

@@ -1,22 +1,28 @@
 """Films of the agent driving: H.264 for players and browsers, GIF for pages."""
 
-from collections.abc import Generator
+import errno
+import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import imageio_ffmpeg
 from gymnasium.envs.box2d.car_racing import FPS, WINDOW_H, WINDOW_W
 
 from car_racing import Frame
 
-# A GIF holds 256 colours a file and compresses badly, so it is small and shows every fourth frame, in real time still.
+# A GIF compresses badly, so it is small and shows every fourth frame; in real time still.
 GIF_FPS = FPS / 4
 GIF_WIDTH = 480
-_GIF_FILTER = (
-    f"fps={GIF_FPS},scale={GIF_WIDTH}:-1:flags=area,split[a][b];"
-    "[a]palettegen=stats_mode=diff[palette];[b][palette]paletteuse=dither=none:diff_mode=rectangle"
-)
+
+FORMATS = {
+    ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
+    ".gif": [
+        "-vf",
+        f"fps={GIF_FPS},scale={GIF_WIDTH}:-1:flags=area,split[a][b];"
+        "[a]palettegen=stats_mode=diff[palette];[b][palette]paletteuse=dither=none:diff_mode=rectangle",
+    ],
+}
 
 
 class Film:
@@ -32,34 +38,33 @@ class Film:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._writer: Generator[None, Any, None]
+        self._ffmpeg: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        format_options: dict[str, Any] = {"codec": "libx264", "quality": 7}
-        if self.path.suffix == ".gif":
-            format_options = {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-vf", _GIF_FILTER]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The writer's own blocks of 16 pixels would stretch the picture.
-        self._writer = imageio_ffmpeg.write_frames(
-            self._unfinished,
-            (WINDOW_W, WINDOW_H),
-            fps=FPS,
-            macro_block_size=2,
-            ffmpeg_log_level="error",
-            **format_options,
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WINDOW_W}x{WINDOW_H}", "-r", str(FPS), "-i", "-"]
+        target = [*FORMATS[self.path.suffix], str(self._unfinished)]
+        self._ffmpeg = subprocess.Popen(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *target],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,  # where no Ctrl-C of the terminal reaches it
         )
-        self._writer.send(None)
         return self
 
     def add(self, frame: Frame) -> None:
         """Append a frame, uint8 (WINDOW_H, WINDOW_W, 3) in RGB."""
-        self._writer.send(frame.tobytes())
+        assert self._ffmpeg.stdin is not None
+        self._ffmpeg.stdin.write(frame.tobytes())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
-        if kind is None:
+        _, complaint = self._ffmpeg.communicate()
+        if kind is None and self._ffmpeg.returncode == 0:
             self._unfinished.rename(self.path)
-        else:
-            self._unfinished.unlink(missing_ok=True)
+            return
+        self._unfinished.unlink(missing_ok=True)
+        if kind is None or issubclass(kind, BrokenPipeError):
+            reason = (complaint.decode(errors="replace").splitlines() or ["no reason given"])[-1]
+            raise OSError(errno.EIO, f"ffmpeg: {reason}", str(self.path)) from error

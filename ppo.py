@@ -37,7 +37,7 @@ class PPOConfig:
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_timesteps: int = setting(720_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    total_timesteps: int = setting(660_000, "steps to train for, over all environments", minimum=1, may_change=True)
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
     n_envs: int = setting(16, "environments driven side by side", minimum=1)
     n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)

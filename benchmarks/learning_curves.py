@@ -34,8 +34,9 @@ def curves_of(run: aim.Run) -> dict[str, list[list[float]]]:
 
 def longest(repo: str, name: str) -> dict[str, list[list[float]]] | None:
     """The curves of the run of this name with the most evaluations; None without any."""
-    hashes = [run.hash for run in aim.Repo.from_path(repo).iter_runs() if run.name == name]
-    curves = [curves_of(read_closed(repo, run_hash)) for run_hash in hashes]
+    # A run that Aim's page has not shown yet is in no index, so its files are read.
+    runs = [read_closed(repo, run_hash) for run_hash in aim.Repo.from_path(repo).list_all_runs()]
+    curves = [curves_of(run) for run in runs if run.name == name]
     best = max(curves, key=lambda curve: len(curve["mean_return"]), default=None)
     return best if best is not None and best["mean_return"] else None
 
