@@ -4,7 +4,8 @@ The game underneath is Gymnasium's, unchanged: physics, rewards, tracks and rand
 
 * what the agent sees: the last four frames, grey, 84x84, as one uint8 array (`AgentView`);
 * what it does: three numbers in [-1, 1], held for `action_repeat` frames (`AgentView`);
-* what only training wants: endless fresh tracks, and an early end for a lost car (`TrainingRules`).
+* what only training wants: endless fresh tracks, an early end for a lost car, a price for missed tiles
+  (`TrainingRules`).
 
 A *step* is one decision of the agent, a *frame* one tick (1/50 s) of the game.
 It imports neither torch nor Stable-Baselines3, so that a worker process that only drives stays small; the factory for n

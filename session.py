@@ -215,7 +215,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next tensor, rather than give it back to the system each time.
 
     A batch's activations are tens of megabytes, gone and wanted again with every update. Fetched from the system, each
-    page of them costs a fault: `benchmarks.training_speed` measures what that was. Without glibc, nothing changes.
+    page of them costs a fault. Without glibc, nothing changes.
     """
     mmap_max, trim_threshold = -4, -1  # mallopt's names for them
     with contextlib.suppress(OSError, AttributeError):
