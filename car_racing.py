@@ -326,9 +326,8 @@ class TrainingOptions:
     """Changes to the game that help training and never reach evaluation.
 
     Attributes:
-        max_idle_frames: end an episode after so many frames without a new tile; 0 never does. A termination: were the
-            value of a car at rest bootstrapped, resting beside the road would cost nothing, while to come back to it
-            is charged for the tiles in between.
+        max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
+            without a new tile; 0 never does.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
             car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
             hundreds of steps later; this says it at once.
@@ -419,13 +418,13 @@ class TrainingRules(gym.Wrapper):
         tiles = tiles_visited(self)
         self._idle_frames = 0 if tiles > self._tiles else self._idle_frames + info["frames"]
         self._tiles = tiles
+        if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
+            truncated = True
         charge = self.missed_tile_charge * self._missed_tiles.count_new()
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
             terminated, truncated = False, True
-        elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
-            terminated = True
         info["game_reward"] = float(reward)
         return obs, float(reward) - charge, terminated, truncated, info
 
