@@ -2,7 +2,7 @@
 
 The game underneath is Gymnasium's, unchanged: physics, rewards, tracks and random numbers. This module adds
 
-* what the agent sees: the last four frames, grey, 84x84, as one uint8 array (`AgentView`);
+* what the agent sees: the last few frames, grey, 84x84, as one uint8 array (`AgentView`);
 * what it does: three numbers in [-1, 1], held for `action_repeat` frames (`AgentView`);
 * what only training wants: endless fresh tracks, an early end for a lost car, a price for missed tiles
   (`TrainingRules`).
@@ -329,8 +329,9 @@ class TrainingOptions:
         max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
             without a new tile; 0 never does.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
-            car untouched. A missed tile keeps the lap from finishing, but the game says so only at the episode's end,
-            hundreds of steps later; this says it at once.
+            car untouched, in one step for no more than `TILES_CHARGED_AT_ONCE` of them. A missed tile keeps the lap
+            from finishing, but the game says so only at the episode's end, hundreds of steps later; this says it at
+            once.
         endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
             where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
             steps; bootstrapped, it looks like more road.
@@ -343,6 +344,9 @@ class TrainingOptions:
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
 TILES_OF_GRACE = 4
+# For a car that has slid off, more would make staying beside the road cheaper than coming back to it further on, and
+# one such step would outweigh a whole batch of others.
+TILES_CHARGED_AT_ONCE = 5
 
 
 class MissedTiles:
@@ -420,7 +424,7 @@ class TrainingRules(gym.Wrapper):
         self._tiles = tiles
         if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             truncated = True
-        charge = self.missed_tile_charge * self._missed_tiles.count_new()
+        charge = self.missed_tile_charge * min(self._missed_tiles.count_new(), TILES_CHARGED_AT_ONCE)
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
