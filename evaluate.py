@@ -6,13 +6,17 @@ each time, on any number of cores.
 
 import json
 import os
+import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +26,14 @@ from scipy.stats import bootstrap
 from tqdm import tqdm
 
 import checkpoint
-import ppo
-import sac_drq
 from car_racing import TRAINING_TRACK_SEEDS, Frame, ViewConfig, make_stock_env
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from film import Film
+from drivers import driver_only, load_driver
+from film import MAX_GIF_TRACKS, Film
 from scoring import SCORING_TRACKS, Actions, Driver, Score, TrackResult, drive
-from session import check_writable_directory, describe_run
+from session import check_writable_directory, describe_run, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
 
-# Each agent's way from a checkpoint to a driver and the view it drives with.
-LOADERS: dict[str, Callable[[Checkpoint, torch.device, Actions | None], tuple[Driver, ViewConfig]]] = {
-    ppo.AGENT: ppo.load_driver,
-    sac_drq.AGENT: sac_drq.load_driver,
-}
 CONFIDENCE = 0.95
 N_WORST = 5
 
@@ -49,8 +47,8 @@ class EvaluateOptions:
     """
 
     checkpoint: tuple[str, ...] = setting((), "a checkpoint, or a run's directory for its newest; or several")
-    episodes: int = setting(
-        len(SCORING_TRACKS), "how many of the scoring tracks to drive", minimum=1, maximum=len(SCORING_TRACKS)
+    episodes: int | None = setting(
+        None, "how many of the 100 scoring tracks to drive [all]", minimum=1, maximum=len(SCORING_TRACKS)
     )
     tracks: tuple[int, ...] = setting(
         (), "drive these tracks instead, by their seeds", minimum=0, maximum=TRAINING_TRACK_SEEDS.start - 1
@@ -68,16 +66,22 @@ class EvaluateOptions:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
         if len(set(self.tracks)) < len(self.tracks):
             raise SettingError("--tracks names a track twice; name each once")
-        for flag, path, ending in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
-            if path is not None and not path.endswith(ending):
-                raise SettingError(f"{flag} must name a file that ends in {ending}, not {path}")
+        if self.tracks and self.episodes is not None:
+            raise SettingError("--episodes and --tracks both say which tracks to drive; give one of them")
+        for flag, path, ending in (
+            ("--json", self.json, None),
+            ("--video", self.video, ".mp4"),
+            ("--gif", self.gif, ".gif"),
+        ):
+            if path is not None:
+                _check_output(flag, Path(path), ending)
+        for flag, path in (("--video", self.video), ("--gif", self.gif)):
             if path is not None and len(self.checkpoint) > 1:
                 raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
-        for flag, path in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
-            if path is not None:
-                check_writable_directory(Path(path).parent, flag)
-                if Path(path).is_dir():
-                    raise SettingError(f"{flag} {path} is a directory; name a file")
+        if self.gif is not None and len(self.filmed) > MAX_GIF_TRACKS:
+            raise SettingError(
+                f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.filmed)}; name fewer or take --video"
+            )
 
     @property
     def driven(self) -> Sequence[int]:
@@ -90,19 +94,12 @@ class EvaluateOptions:
         return self.tracks or SCORING_TRACKS[:1]
 
 
-def load_driver(
-    loaded: Checkpoint, actions: Actions | None = None, device: str | torch.device = "cpu"
-) -> tuple[Driver, ViewConfig]:
-    """The driver that a checkpoint of any of this project's agents holds.
-
-    Raises:
-        CheckpointError: if there is none in it.
-        SettingError: if that agent has no such actions.
-    """
-    agent = loaded.meta.get("agent")
-    if not isinstance(agent, str) or agent not in LOADERS:
-        raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent!r}); known are {', '.join(LOADERS)}")
-    return LOADERS[agent](loaded, torch.device(device), actions)
+def _check_output(flag: str, path: Path, ending: str | None) -> None:
+    if ending is not None and path.suffix != ending:
+        raise SettingError(f"{flag} must name a file that ends in {ending}, not {path}")
+    check_writable_directory(path.parent, flag)
+    if path.exists() and not path.is_file():
+        raise SettingError(f"{flag} {path} is no regular file; name another")
 
 
 class _Process:
@@ -111,12 +108,19 @@ class _Process:
     drivers: list[tuple[Driver, ViewConfig]]
 
 
-def _start_process(loaded: Sequence[Checkpoint], actions: Actions | None) -> None:
-    # Ctrl-C reaches every process of the terminal; the parent ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_process(packed: bytes, actions: Actions | None) -> None:
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     # One thread and one track at a time: the same numbers on any number of cores.
     torch.set_num_threads(1)
-    _Process.drivers = [load_driver(one, actions) for one in loaded]
+    _Process.drivers = [load_driver(one, actions) for one in pickle.loads(packed)]
+
+
+def _leave_with_parent() -> None:
+    """However the parent ends, by SIGKILL too, nothing of it stays behind."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _drive_in_process(which: int, track: int) -> TrackResult:
@@ -139,15 +143,24 @@ def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actio
     """Score checkpoints on the same tracks, over all cores, with a progress bar.
 
     They are read already: a training may replace them meanwhile.
+
+    Raises:
+        BrokenProcessPool, OSError: if a process that drives could not be started or is gone.
     """
     which, seeds = zip(*[(i, track) for i in range(len(loaded)) for track in tracks], strict=True)
     n_processes = min(len(os.sched_getaffinity(0)), len(seeds))
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (loaded, actions)) as pool:
+    # As bytes: multiprocessing would put each tensor into a file of its own in shared memory.
+    packed = pickle.dumps([driver_only(one) for one in loaded])
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (packed, actions)) as pool:
         try:
+            # Ctrl-C reaches every process of the terminal; those that drive are started deaf to it, and end below.
+            on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
             driven = pool.map(_drive_in_process, which, seeds)
+            signal.signal(signal.SIGINT, on_interrupt)
             results = list(tqdm(driven, desc="scoring", total=len(seeds), unit="track"))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            for process in active_children():
+                process.terminate()
             raise
     return [Score(results[first : first + len(tracks)]) for first in range(0, len(results), len(tracks))]
 
@@ -163,6 +176,11 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def interval_of(score: Score) -> tuple[float, float] | None:
+    """`confidence_interval` of the mean return."""
+    return confidence_interval([result.episode_return for result in score.results])
 
 
 @dataclass(frozen=True)
@@ -193,7 +211,7 @@ def summary(score: Score) -> dict[str, Any]:
     return {
         "n_tracks": len(score.results),
         "mean_return": score.mean,
-        "mean_return_interval_95": confidence_interval([result.episode_return for result in score.results]),
+        "mean_return_interval_95": interval_of(score),
         "std_return": score.std,
         "median_return": score.median,
         "min_return": score.minimum,
@@ -216,27 +234,29 @@ def named(tracks: Sequence[int]) -> str:
 def trained(loaded: Checkpoint) -> str:
     """Whose checkpoint it is, and how long it was trained."""
     agent, steps, frames = (loaded.meta.get(name) for name in ("agent", "steps", "frames"))
-    return f"{agent}, {steps:,} steps, {frames:,} frames" if isinstance(frames, int) else f"{agent}"
+    is_known = isinstance(steps, int) and isinstance(frames, int)
+    return f"{agent}, {steps:,} steps, {frames:,} frames" if is_known else f"{agent}"
+
+
+def worst_tracks(score: Score) -> str:
+    """The worst tracks, their seeds first."""
+    worst = sorted(score.results, key=lambda result: result.episode_return)[:N_WORST]
+    return ", ".join(f"{result.track} ({result.episode_return:.0f}, {result.tiles_missed} missed)" for result in worst)
 
 
 def report(loaded: Checkpoint, score: Score) -> str:
     """A single score for people to read."""
     frames = score.frames_to_finish
-    interval = confidence_interval([result.episode_return for result in score.results])
-    bounds = (
-        "" if interval is None else f", {CONFIDENCE:.0%} interval of the mean {interval[0]:.1f} to {interval[1]:.1f}"
-    )
-    worst = sorted(score.results, key=lambda result: result.episode_return)[:N_WORST]
+    spread = f"{score.mean:.1f} ± {score.std:.1f} (mean ± standard deviation)"
     lines = [
         f"{loaded.path} ({trained(loaded)}) on {named([result.track for result in score.results])} of CarRacing-v3",
-        f"  return            {score.mean:.1f} ± {score.std:.1f} (mean ± standard deviation){bounds}",
+        f"  return            {spread}, {CONFIDENCE:.0%} interval of the mean {_interval(interval_of(score))}",
         f"  median            {score.median:.1f}",
         f"  worst, best       {score.minimum:.1f}, {score.maximum:.1f}",
         f"  laps finished     {score.lap_finish_rate:.0%}",
         f"  frames to finish  {'no lap was finished' if frames is None else f'{frames:.0f} on average'}",
         f"  tiles missed      {score.tiles_missed:.1f} a track",
-        "  worst tracks      "
-        + ", ".join(f"{result.track} ({result.episode_return:.0f}, {result.tiles_missed} missed)" for result in worst),
+        f"  worst tracks      {worst_tracks(score)}",
     ]
     return "\n".join(lines)
 
@@ -245,17 +265,19 @@ def comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
     """Several scores on the same tracks as a table, each compared with the first."""
     width = max(len(str(one.path)) for one in loaded)
     header = (
-        f"{'':{width}}  {'return':>15}  {'95% interval':>15}  {'median':>6}  {'worst':>6}  {'laps':>4}  {'frames':>6}"
+        f"{'':{width}}  {'return':>15}  {'95% interval':>15}  {'median':>6}  {'worst':>6}  {'best':>6}  {'laps':>4}  "
+        f"{'frames':>6}"
     )
     lines = [f"{named([result.track for result in scores[0].results])} of CarRacing-v3", f"{header}  missed"]
     for one, score in zip(loaded, scores, strict=True):
-        interval = confidence_interval([result.episode_return for result in score.results])
         frames = score.frames_to_finish
         lines.append(
-            f"{one.path!s:{width}}  {f'{score.mean:.1f} ± {score.std:.1f}':>15}  {_interval(interval):>15}  "
-            f"{score.median:6.1f}  {score.minimum:6.1f}  {score.lap_finish_rate:4.0%}  "
+            f"{one.path!s:{width}}  {f'{score.mean:.1f} ± {score.std:.1f}':>15}  {_interval(interval_of(score)):>15}  "
+            f"{score.median:6.1f}  {score.minimum:6.1f}  {score.maximum:6.1f}  {score.lap_finish_rate:4.0%}  "
             f"{'-' if frames is None else f'{frames:.0f}':>6}  {score.tiles_missed:6.1f}"
         )
+    lines.append("worst tracks")
+    lines += [f"{one.path!s:{width}}  {worst_tracks(score)}" for one, score in zip(loaded, scores, strict=True)]
     lines.append(f"paired differences of the return to {loaded[0].path}")
     for one, score in zip(loaded[1:], scores[1:], strict=True):
         difference = Difference.between(score, scores[0])
@@ -293,8 +315,11 @@ def write_json(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Score]
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps({"scored_by": describe_run(), "checkpoints": scored}, indent=1) + "\n")
-    unfinished.rename(path)
+    try:
+        unfinished.write_text(json.dumps({"scored_by": describe_run(), "checkpoints": scored}, indent=1) + "\n")
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | None, tracks: Sequence[int]) -> None:
@@ -316,37 +341,56 @@ def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | Non
             drive_stock(driver, view, track, watch)
 
 
-def run(options: EvaluateOptions, loaded: Sequence[Checkpoint]) -> None:
-    """Score, print, and write what was asked for.
+def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
+    """Print the scores, and write and film what was asked for.
 
     Raises:
         OSError: if a file cannot be written.
     """
-    scores = evaluate(loaded, options.driven, options.actions)
-    print(report(loaded[0], scores[0]) if len(loaded) == 1 else comparison(loaded, scores), flush=True)
-    if options.json is not None:
-        write_json(Path(options.json), loaded, scores, options.actions)
+    try:
+        if options.json is not None:
+            write_json(Path(options.json), loaded, scores, options.actions)
+    finally:
+        print(report(loaded[0], scores[0]) if len(loaded) == 1 else comparison(loaded, scores), flush=True)
     films = [Path(path) for path in (options.video, options.gif) if path is not None]
     if films:
         make_films(films, loaded[0], options.actions, options.filmed)
+    for path in (options.json, *films):
+        if path is not None:
+            print(f"Written: {path}", flush=True)
 
 
-def main() -> None:
+def run() -> None:
+    """The whole script but for what a signal does."""
     parser = OneLineParser(__doc__ or "")
     add_flags(parser, EvaluateOptions)
     try:
         options = EvaluateOptions(**given(EvaluateOptions, parser.parse_args()))
         loaded = [checkpoint.load(Path(path), with_arrays=False) for path in options.checkpoint]
         for one in loaded:
+            tell_passed_over(one)
             load_driver(one, options.actions)
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     try:
-        run(options, loaded)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        scores = evaluate(loaded, options.driven, options.actions)
+    except (BrokenProcessPool, OSError) as error:
+        what = f"a process that drives could not be started or is gone ({in_one_line(error)})"
+        print(f"evaluate.py: {what}; leave it more memory, or fewer cores: taskset -c 0", file=sys.stderr)
+        sys.exit(1)
+    try:
+        publish(options, loaded, scores)
     except OSError as error:
         fail(f"{error.filename or 'a file'} could not be written ({in_one_line(error)}); name another place")
+
+
+def main() -> None:
+    # What is half done is put away on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,14 @@
 """Export what drives: as a small checkpoint for evaluate.py, or as Stable-Baselines3's own .zip for PPO.load."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import checkpoint
 import ppo
-import sac_drq
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from session import check_writable_directory
+from drivers import driver_only
+from session import check_writable_directory, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
-
-# Each agent's networks that drive, without what only training needs.
-DRIVER_STATES: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
-    ppo.AGENT: ppo.driver_state,
-    sac_drq.AGENT: sac_drq.driver_state,
-}
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,7 @@ def export(options: ExportOptions) -> str:
     assert options.to is not None
     target = Path(options.to)
     loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
+    tell_passed_over(loaded)
     check_writable_directory(target.parent, "--to")
     try:
         return _export_zip(loaded, target) if target.suffix == ".zip" else _export_driver(loaded, target)
@@ -66,13 +59,10 @@ def _export_zip(loaded: Checkpoint, target: Path) -> str:
 
 
 def _export_driver(loaded: Checkpoint, target: Path) -> str:
-    agent = loaded.meta.get("agent")
-    if agent not in DRIVER_STATES:
-        raise CheckpointError(f"{loaded.path} holds an unknown agent ({agent!r}); known are {', '.join(DRIVER_STATES)}")
     if target.exists():
         raise SettingError(f"--to {target} is there already; name another directory")
     # The Aim run is the training's, whose checkpoint this no longer is.
-    checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, DRIVER_STATES[agent](loaded))
+    checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, driver_only(loaded).state)
     return f"{target}: score it with python evaluate.py --checkpoint {target}"
 
 

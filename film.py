@@ -14,6 +14,8 @@ from car_racing import Frame
 # A GIF compresses badly, so it is small and shows every fourth frame; in real time still.
 GIF_FPS = FPS / 4
 GIF_WIDTH = 480
+# ffmpeg keeps every picture of a GIF, some 140 MB a track, until it knows all colours.
+MAX_GIF_TRACKS = 3
 
 FORMATS = {
     ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
@@ -55,16 +57,28 @@ class Film:
     def add(self, frame: Frame) -> None:
         """Append a frame, uint8 (WINDOW_H, WINDOW_W, 3) in RGB."""
         assert self._ffmpeg.stdin is not None
-        self._ffmpeg.stdin.write(frame.tobytes())
+        try:
+            self._ffmpeg.stdin.write(frame.tobytes())
+        except BrokenPipeError:
+            raise self._ended() from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            if kind is None:
+                complaint = self._ended()
+                if self._ffmpeg.returncode:
+                    raise complaint
+                self._unfinished.rename(self.path)
+        finally:
+            self._ffmpeg.kill()
+            self._ffmpeg.wait()
+            self._unfinished.unlink(missing_ok=True)
+
+    def _ended(self) -> OSError:
+        """Let ffmpeg come to its end, and what it has to say for it, should it have failed."""
         _, complaint = self._ffmpeg.communicate()
-        if kind is None and self._ffmpeg.returncode == 0:
-            self._unfinished.rename(self.path)
-            return
-        self._unfinished.unlink(missing_ok=True)
-        if kind is None or issubclass(kind, BrokenPipeError):
-            reason = (complaint.decode(errors="replace").splitlines() or ["no reason given"])[-1]
-            raise OSError(errno.EIO, f"ffmpeg: {reason}", str(self.path)) from error
+        lines = complaint.decode(errors="replace").splitlines()
+        reason = lines[-1] if lines else f"ended with exit code {self._ffmpeg.returncode}"
+        return OSError(errno.EIO, f"ffmpeg: {reason}", str(self.path))

@@ -134,6 +134,12 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     return directory
 
 
+def tell_passed_over(loaded: checkpoint.Checkpoint) -> None:
+    """Name on stderr each newer checkpoint of the run that was too damaged to take."""
+    for line in loaded.passed_over:
+        print(f"{Path(sys.argv[0]).name}: {line}; {loaded.path} is taken instead", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
     """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.

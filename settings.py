@@ -103,10 +103,12 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
             text += f" ({' or '.join(field.metadata['choices'])})"
         if field.default not in (None, ()):
             text += f" [{field.default}]"
+        is_tuple = _is_tuple(hints[field.name])
         group.add_argument(
             flag,
             dest=field.name,
-            nargs="+" if _is_tuple(hints[field.name]) else None,
+            action="extend" if is_tuple else "store",
+            nargs="+" if is_tuple else None,
             type=_scalar_type(hints[field.name]),
             default=argparse.SUPPRESS,
             metavar=_scalar_type(hints[field.name]).__name__.upper(),

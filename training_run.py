@@ -37,6 +37,7 @@ from session import (
     lock_directory,
     python_command,
     resolve_device,
+    tell_passed_over,
 )
 from settings import OneLineParser, SettingError, add_flags, fail, from_saved, given
 from vec_env import WorkerDiedError
@@ -345,7 +346,8 @@ class TrainingRun:
             f"Checkpoint:      {latest or 'none yet'}" + ("" if best is None else f" (best: {best_path})"),
             f"Aim run:         {run_hash} in {repo}" if run_hash else "Aim run:         none",
         ]
-        if best is not None or latest is not None:
+        is_scored_next = self.job.options.score and not is_stopped
+        if not is_scored_next and (best is not None or latest is not None):
             to_score = latest if best is None else best_path
             lines.append(f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}")
         if run_hash and not repo.startswith("aim://"):
@@ -365,8 +367,7 @@ def run_script(kind: AgentKind, description: str, train: Callable[[Job], int]) -
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     if job.resumed is not None:
-        for line in job.resumed.passed_over:
-            print(f"{kind.script}: {line}; going on from {job.resumed.path} instead", file=sys.stderr)
+        tell_passed_over(job.resumed)
     try:
         code = train(job)
         _leave(_score_best(job.directory) if job.options.score and code == 0 else code)
@@ -387,11 +388,12 @@ def _score_best(directory: Path) -> int:
     """Run `evaluate.py` as the user would, and return its exit code."""
     best = directory / checkpoint.BEST
     command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), "--checkpoint", str(best)]
-    try:
-        outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
-        return subprocess.call([*command, *outputs])
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
+    scoring = subprocess.Popen([*command, *outputs])
+    # A Ctrl-C in the terminal reaches it too; it puts away what is half done, which takes a moment.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: scoring.terminate())
+    return scoring.wait()
 
 
 def _leave(code: int) -> NoReturn:

@@ -47,7 +47,12 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="the .png to write")
     parser.add_argument("--repo", default=".", help="directory of the Aim repository")
     options = parser.parse_args()
+    for run in options.runs:
+        if "=" not in run:
+            parser.error(f"--runs: {run} has no label; write {run}=LABEL")
     labels = dict(run.split("=", 1) for run in options.runs)
+    if len(labels) < len(options.runs):
+        parser.error("--runs names a run twice; name each once")
     points: dict[str, Any] = {}
     for name, label in labels.items():
         curves = longest(options.repo, name)

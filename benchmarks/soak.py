@@ -38,7 +38,7 @@ from aim.sdk.index_manager import RepoIndexManager
 
 import checkpoint
 from checkpoint import CheckpointError
-from evaluate import load_driver
+from drivers import load_driver
 
 ROOT = Path(__file__).parent.parent
 

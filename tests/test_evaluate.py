@@ -1,9 +1,12 @@
 """Scoring checkpoints: what is printed, written and filmed, and every mistake a user can make."""
 
 import json
+import signal
+import time
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +17,10 @@ import ppo
 import training_run
 from benchmarks import soak
 from car_racing import TRAINING_TRACK_SEEDS, make_stock_env
+from drivers import load_driver
 from evaluate import Difference, EvaluateOptions, confidence_interval
 from sac_drq import SACAgent, SACConfig
-from scoring import SCORING_TRACKS, Score, TrackResult
+from scoring import Score, TrackResult
 from settings import SettingError
 
 CONFIG = ppo.PPOConfig(features_dim=8, action_repeat=10)
@@ -52,7 +56,9 @@ def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
     assert code == 0, stderr
     assert "straight (ppo, 1,234 steps, 12,340 frames) on 2 chosen tracks" in stdout
     again = run_evaluate(place, *args, "--json", "out/b.json")
-    assert again[:2] == (0, stdout)
+    report, written = stdout.split("Written: ", 1)
+    assert written == "out/a.json\nWritten: out/drive.mp4\nWritten: out/drive.gif\n"
+    assert again[:2] == (0, f"{report}Written: out/b.json\n")
     first, second = (json.loads((place / "out" / name).read_text())["checkpoints"] for name in ("a.json", "b.json"))
     assert first == second
     tracks = first[0]["tracks"]
@@ -84,7 +90,7 @@ def test_several_checkpoints_are_compared_track_by_track(place):
     )
     assert code == 0, stderr
     assert "2 chosen tracks of CarRacing-v3" in stdout
-    assert stdout.rstrip().endswith("straight  +0.0 (95% interval -), better on 0 of 2 tracks")
+    assert "straight  +0.0 (95% interval -), better on 0 of 2 tracks\n" in stdout
     scored = json.loads((place / "compared.json").read_text())["checkpoints"]
     returns = [np.array([track["episode_return"] for track in one["tracks"]]) for one in scored]
     assert scored[1]["difference_to_the_first"]["mean"] == pytest.approx((returns[1] - returns[0]).mean())
@@ -92,11 +98,78 @@ def test_several_checkpoints_are_compared_track_by_track(place):
     assert (returns[0] != returns[1]).any()
 
 
+def test_the_numbers_are_the_same_on_one_core(place, monkeypatch):
+    loaded = [checkpoint.load(place / name) for name in ("straight", "bent")]
+    on_all = evaluate.evaluate(loaded, (31, 36))
+    monkeypatch.setattr(evaluate.os, "sched_getaffinity", lambda _: {0})
+    assert evaluate.evaluate(loaded, (31, 36)) == on_all
+
+
+@pytest.fixture
+def scoring(place):
+    """evaluate.py in the middle of many tracks, and the processes that drive for it."""
+    process = soak.start("evaluate.py", "--checkpoint", "straight", "--json", "half.json", cwd=place)
+    deadline = time.monotonic() + 60
+    drivers = []
+    while time.monotonic() < deadline:
+        spawned = psutil.Process(process.pid).children()
+        drivers = [child for child in spawned if "spawn_main" in " ".join(child.cmdline())]
+        # Once it drives, it has used some time of a core.
+        if drivers and all(sum(driver.cpu_times()[:2]) > 4.0 for driver in drivers):
+            break
+        time.sleep(0.1)
+    assert drivers, "nothing drives"
+    yield process, drivers
+    for left in (*drivers, process):
+        if left.is_running() if isinstance(left, psutil.Process) else left.poll() is None:
+            left.kill()
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_whatever_ends_it_nothing_stays_behind(place, scoring, signum, code):
+    process, drivers = scoring
+    process.send_signal(signum)
+    stopped_with, stdout, stderr = soak.finish(process)
+    assert stopped_with == code
+    assert "Traceback" not in stderr
+    assert stdout == ""
+    _, alive = psutil.wait_procs(drivers, timeout=10)
+    assert alive == []
+    assert not any("half" in path.name for path in place.iterdir())
+
+
+def test_a_killed_driver_is_named(scoring):
+    process, drivers = scoring
+    drivers[0].kill()
+    code, _, stderr = soak.finish(process)
+    assert code == 1
+    assert "evaluate.py: a process that drives could not be started or is gone" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    _, alive = psutil.wait_procs(drivers, timeout=10)
+    assert alive == []
+
+
+def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys):
+    for step in (10, 20):
+        state = {"policy": ppo.make_policy(CONFIG).state_dict()}
+        newest = checkpoint.save_step(tmp_path / "run", step, {"agent": "ppo", "config": vars(CONFIG)}, state)
+    next(newest.glob("state-*")).write_bytes(b"")
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: [scored(1.0, 2.0)])
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run")])
+    evaluate.main()
+    said = capsys.readouterr()
+    assert "step_000000020" in said.err
+    assert "step_000000010 is taken instead" in said.err
+    assert "step_000000010 (ppo)" in said.out
+
+
 def test_actions_are_the_beta_policys_own(place):
     loaded = checkpoint.load(place / "straight", with_arrays=False)
     obs = np.zeros(CONFIG.view.obs_shape, np.uint8)
     torch.manual_seed(0)
-    drivers = {actions: evaluate.load_driver(loaded, actions)[0] for actions in ("mean", "mode", "sampled", None)}
+    drivers = {actions: load_driver(loaded, actions)[0] for actions in ("mean", "mode", "sampled", None)}
     # Gas: alpha = 1 + softplus(20) = 21, beta = 1 + softplus(-5).
     beta = 1.0 + np.log1p(np.exp(-5.0))
     assert drivers["mean"](obs)[1] == pytest.approx(2.0 * 21.0 / (21.0 + beta) - 1.0, abs=1e-5)
@@ -106,10 +179,10 @@ def test_actions_are_the_beta_policys_own(place):
 
 
 def test_drawn_actions_are_the_same_for_a_track_each_time(place):
-    driver, view = evaluate.load_driver(checkpoint.load(place / "straight", with_arrays=False), "sampled")
+    driver, view = load_driver(checkpoint.load(place / "straight", with_arrays=False), "sampled")
     first = evaluate.drive_stock(driver, view, 31)
     assert evaluate.drive_stock(driver, view, 31) == first
-    mean = evaluate.drive_stock(*evaluate.load_driver(checkpoint.load(place / "straight", with_arrays=False)), 31)
+    mean = evaluate.drive_stock(*load_driver(checkpoint.load(place / "straight", with_arrays=False)), 31)
     assert mean != first
 
 
@@ -120,7 +193,7 @@ def test_sac_has_a_mean_and_draws_but_no_mode(tmp_path):
     loaded = checkpoint.load(checkpoint.save(tmp_path, "sac", {"agent": "sac", "config": vars(config)}, state))
     obs = np.zeros(config.view.obs_shape, np.uint8)
     for actions, deterministic in (("mean", True), ("sampled", False)):
-        driver, _ = evaluate.load_driver(loaded, actions)
+        driver, _ = load_driver(loaded, actions)
         draws = []
         for _ in range(2):
             torch.manual_seed(7)
@@ -128,11 +201,10 @@ def test_sac_has_a_mean_and_draws_but_no_mode(tmp_path):
         np.testing.assert_array_equal(*draws)
         assert (driver(obs) == draws[0]).all() == deterministic
     with pytest.raises(SettingError, match="--actions mode is a Beta policy's"):
-        evaluate.load_driver(loaded, "mode")
+        load_driver(loaded, "mode")
 
 
-def test_no_training_track_can_be_a_scoring_track():
-    assert max(SCORING_TRACKS) < TRAINING_TRACK_SEEDS.start
+def test_no_training_track_can_be_scored():
     with pytest.raises(SettingError, match="--tracks must be at most"):
         EvaluateOptions(checkpoint=("x",), tracks=(TRAINING_TRACK_SEEDS.start,))
 
@@ -166,7 +238,16 @@ def test_difference_is_paired():
 
 def test_training_may_end_by_scoring(monkeypatch, tmp_path):
     commands = []
-    monkeypatch.setattr(training_run.subprocess, "call", lambda command: commands.append(command) or 3)
+
+    class Scoring:
+        def __init__(self, command):
+            commands.append(command)
+
+        def wait(self):
+            return 3
+
+    monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
+    monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
     assert training_run._score_best(tmp_path) == 3
     parser = evaluate.OneLineParser("")
     evaluate.add_flags(parser, EvaluateOptions)
@@ -191,7 +272,12 @@ def test_training_may_end_by_scoring(monkeypatch, tmp_path):
         ("--checkpoint straight --gif drive.mp4", "--gif must name a file that ends in .gif"),
         ("--checkpoint straight bent --video drive.mp4", "--video films one checkpoint"),
         ("--checkpoint straight --json /proc/score.json", "--json /proc"),
-        ("--checkpoint straight --json .", "--json . is a directory"),
+        ("--checkpoint straight --json .", "--json . is no regular file"),
+        ("--checkpoint straight --json /dev/null", "--json /dev/null is no regular file"),
+        ("--checkpoint straight --video .mp4", "--video must name a file that ends in .mp4"),
+        ("--checkpoint straight --gif a.gif --tracks 1 2 3 4", "--gif shows at most 3 tracks, not 4"),
+        ("--checkpoint straight --tracks 3 --episodes 2", "--episodes and --tracks both say"),
+        ("--checkpoint straight --tracks 3 --tracks 3", "--tracks names a track twice"),
     ],
 )
 def test_mistakes_are_named(place, args, message, monkeypatch, capsys):

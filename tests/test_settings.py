@@ -37,7 +37,7 @@ def test_flags_become_fields_and_what_is_not_given_leaves_no_trace():
     assert Config(**parse()) == Config()
     argv = ["--size", "5", "--rate", "1e-3", "--mode", "b", "--name", "x", "--fast", "--no-tracked"]
     assert Config(**parse(*argv)) == Config(5, 1e-3, "b", "x", True, False)
-    assert Config(**parse("--seeds", "4", "2")).seeds == (4, 2)
+    assert Config(**parse("--seeds", "4", "2", "--seeds", "3")).seeds == (4, 2, 3)
     with pytest.raises(SettingError, match="--seeds must be at least 0, not -1"):
         Config(seeds=(3, -1))
 
