@@ -298,10 +298,11 @@ class AgentView(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         obs, info = self.env.reset(seed=seed, options=options)
-        frame = self._channels_first(self._frame(obs))
-        for first in range(0, len(self._stack), self._channels):
-            self._stack[first : first + self._channels] = frame
-        return self._stack.copy(), info
+        return self._fill_stack(obs), info
+
+    def look_anew(self) -> Frame:
+        """A stack of nothing but the present picture, after a change to the game, which must draw when it is asked."""
+        return self._fill_stack(self._stack)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         controls = np.array((action[0], 0.5 * (action[1] + 1.0), 0.5 * (action[2] + 1.0)))
@@ -317,6 +318,12 @@ class AgentView(gym.Wrapper):
         info["frames"] = frames
         return self._stack.copy(), total_reward, terminated, truncated, info
 
+    def _fill_stack(self, obs: Frame) -> Frame:
+        frame = self._channels_first(self._frame(obs))
+        for first in range(0, len(self._stack), self._channels):
+            self._stack[first : first + self._channels] = frame
+        return self._stack.copy()
+
     def _channels_first(self, frame: Frame) -> Frame:
         return frame if frame.ndim == 2 else frame.transpose(2, 0, 1)
 
@@ -326,8 +333,8 @@ class TrainingOptions:
     """Changes to the game that help training and never reach evaluation.
 
     Attributes:
-        max_idle_frames: end an episode (as a truncation: its value is still bootstrapped) after so many frames
-            without a new tile; 0 never does.
+        max_idle_frames: end an episode after so many frames without a new tile; 0 never does. A termination: were the
+            value of a car at rest bootstrapped, resting beside the road would cost nothing.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
             car untouched, in one step for no more than `TILES_CHARGED_AT_ONCE` of them. A missed tile keeps the lap
             from finishing, but the game says so only at the episode's end, hundreds of steps later; this says it at
@@ -335,11 +342,14 @@ class TrainingOptions:
         endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
             where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
             steps; bootstrapped, it looks like more road.
+        lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has just lost
+            the road (`lose_the_road`). A good driver meets that too seldom to learn the way back.
     """
 
     max_idle_frames: int = 100
     missed_tile_charge: float = 0.0
     endless_road: bool = False
+    lost_starts: float = 0.0
 
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
@@ -354,14 +364,15 @@ class MissedTiles:
 
     Args:
         game: a CarRacing that has just been reset.
+        start: the tile that the car starts from; those before it do not count.
     """
 
-    def __init__(self, game: CarRacing) -> None:
+    def __init__(self, game: CarRacing, start: int = 0) -> None:
         self._game = game
         self._tiles: list[Any] = list(game.road or ())
         # How far the car has come along the track, in tiles; it goes on counting past a full lap.
-        self._position = 0
-        self._n_judged = 0
+        self._position = start
+        self._n_judged = start
 
     @property
     def is_round(self) -> bool:
@@ -385,6 +396,42 @@ class MissedTiles:
         return (index - self._position + half) % len(self._tiles) - half
 
 
+# A lost car is up to so many units off the middle of the road, which is 13 wide; goes up to so many units a second; and
+# looks so many radians (standard deviation) away from where the road goes.
+LOST_BY = 25.0
+LOST_SPEED = 70.0
+LOST_TURN = 0.7
+
+
+def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
+    """Put the car of a game that has just been reset beside the road, sliding, as if it had driven up to there.
+
+    The tiles before that place count as visited, without a reward. It lies in the lap's first three quarters.
+
+    Returns:
+        The tile that the car was at.
+    """
+    assert game.car is not None
+    tiles: list[Any] = list(game.road or ())
+    start = int(rng.integers(len(tiles) * 3 // 4))
+    for tile in tiles[:start]:
+        game.tile_visited_count += not tile.road_visited
+        tile.road_visited = True
+    _, heading, x, y = game.track[start]
+    offset, turn, speed = rng.uniform(-LOST_BY, LOST_BY), rng.normal(0.0, LOST_TURN), rng.uniform(0.0, LOST_SPEED)
+    game.car.destroy()
+    game.car = Car(game.world, heading + turn, x + offset * math.cos(heading), y + offset * math.sin(heading))
+    # It slides: it goes halfway between where it looks and where the road does.
+    course = heading + 0.5 * turn
+    for body in (game.car.hull, *game.car.wheels):
+        body.linearVelocity = (-speed * math.sin(course), speed * math.cos(course))
+    for wheel in game.car.wheels:
+        wheel.omega = speed / wheel.wheel_rad
+    # The picture's zoom in, over the first second, is past.
+    game.t = 1.0
+    return start
+
+
 class TrainingRules(gym.Wrapper):
     """Endless fresh training tracks, and the rules of `TrainingOptions`.
 
@@ -392,13 +439,18 @@ class TrainingRules(gym.Wrapper):
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
     `info["game_reward"]` is a step's reward before any charge.
 
+    Args:
+        env: an `AgentView` of a game that draws when it is asked.
+        options: the rules.
+
     Attributes:
         tracks: the generator that track seeds are drawn from.
         missed_tile_charge: as in the options, until it is set anew.
     """
 
-    def __init__(self, env: gym.Env, options: TrainingOptions) -> None:
+    def __init__(self, env: AgentView, options: TrainingOptions) -> None:
         super().__init__(env)
+        self._view = env
         self.options = options
         self.missed_tile_charge = options.missed_tile_charge
         self.tracks = np.random.default_rng()
@@ -411,9 +463,13 @@ class TrainingRules(gym.Wrapper):
             self.tracks = np.random.default_rng(seed)
         track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
         obs, info = self.env.reset(seed=track_seed, options=options)
+        start = 0
+        if self.tracks.random() < self.options.lost_starts:
+            start = lose_the_road(_game(self), self.tracks)
+            obs = self._view.look_anew()
         self._idle_frames = 0
         self._tiles = tiles_visited(self)
-        self._missed_tiles = MissedTiles(_game(self))
+        self._missed_tiles = MissedTiles(_game(self), start)
         info["track_seed"] = track_seed
         return obs, info
 
@@ -422,13 +478,13 @@ class TrainingRules(gym.Wrapper):
         tiles = tiles_visited(self)
         self._idle_frames = 0 if tiles > self._tiles else self._idle_frames + info["frames"]
         self._tiles = tiles
-        if self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
-            truncated = True
         charge = self.missed_tile_charge * min(self._missed_tiles.count_new(), TILES_CHARGED_AT_ONCE)
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
             terminated, truncated = False, True
+        elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
+            terminated = True
         info["game_reward"] = float(reward)
         return obs, float(reward) - charge, terminated, truncated, info
 
@@ -544,10 +600,10 @@ def make_env(
     """
     view = view or ViewConfig()
     game = FastCarRacing(render_mode, grayscale=view.grayscale, draws_every_frame=False)
-    env: gym.Env = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view, lambda _: game.observe())
+    seen = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view, lambda _: game.observe())
     if training is None:
-        return EpisodeStatistics(env)
-    return ResumableEpisode(EpisodeStatistics(TrainingRules(env, training)))
+        return EpisodeStatistics(seen)
+    return ResumableEpisode(EpisodeStatistics(TrainingRules(seen, training)))
 
 
 class Spectator(gym.Wrapper):

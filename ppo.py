@@ -67,6 +67,9 @@ class PPOConfig:
         minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
+    lost_starts: float = setting(
+        0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -90,7 +93,7 @@ class PPOConfig:
     @property
     def training(self) -> TrainingOptions:
         """What training changes about the game; `RisingCharge` sees to the charge."""
-        return TrainingOptions(self.max_idle_frames, endless_road=self.endless_road)
+        return TrainingOptions(self.max_idle_frames, endless_road=self.endless_road, lost_starts=self.lost_starts)
 
 
 @dataclass(frozen=True)

@@ -147,11 +147,11 @@ def test_the_time_limit_is_a_truncation():
     assert outcomes[-1][2]["episode"]["frames"] == 1000
 
 
-def test_idle_cut_is_a_truncation_for_training_only():
+def test_idle_cut_is_a_termination_for_training_only():
     training = make_env(ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=30))
     training.reset(seed=0)
     outcomes = [training.step(BRAKE)[2:4] for _ in range(3)]
-    assert outcomes == [(False, False), (False, False), (False, True)]
+    assert outcomes == [(False, False), (False, False), (True, False)]
     scoring = make_env(ViewConfig(action_repeat=10))
     scoring.reset(seed=0)
     assert all(scoring.step(BRAKE)[2:4] == (False, False) for _ in range(10))
@@ -160,8 +160,8 @@ def test_idle_cut_is_a_truncation_for_training_only():
 def test_a_new_tile_starts_the_idle_count_again():
     env = make_env(ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=40))
     env.reset(seed=0)
-    truncated_after = next(step for step in range(100) if env.step(GAS)[3])
-    assert truncated_after > 4, "the car drives over tiles for a while before it is lost"
+    ended_after = next(step for step in range(100) if env.step(GAS)[2])
+    assert ended_after > 4, "the car drives over tiles for a while before it is lost"
 
 
 def test_training_tracks_are_seeded_fresh_and_never_scored():
@@ -290,6 +290,64 @@ def test_leaving_the_field_ends_an_endless_road_too():
     assert reward < -99.0
 
 
+def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
+    env = make_env(ViewConfig(), TrainingOptions(lost_starts=1.0, missed_tile_charge=100.0))
+    shares, distances, speeds = [], [], []
+    for i in range(30):
+        obs, _ = env.reset(seed=5 if i == 0 else None)
+        game = env.unwrapped
+        n_visited = sum(tile.road_visited for tile in game.road)
+        assert n_visited == game.tile_visited_count
+        centre = np.array([place[2:4] for place in game.track])
+        hull = np.array(game.car.hull.position)
+        shares.append(n_visited / len(centre))
+        distances.append(np.linalg.norm(centre - hull, axis=1).min())
+        speeds.append(np.hypot(*game.car.hull.linearVelocity))
+        # The picture is of here and now, and the whole stack of it.
+        np.testing.assert_array_equal(obs[-1], game.observe())
+        np.testing.assert_array_equal(obs[0], obs[-1])
+        # What lies before that place is neither a reward (the few tiles of the game's own start are) nor missed.
+        _, reward, *_ = env.step(np.zeros(3, np.float32))
+        assert -1.0 < reward < 10 * 1000.0 / len(centre)
+    assert max(shares) > 0.6
+    assert min(shares) < 0.15
+    assert max(distances) > 15.0
+    assert max(distances) <= 25.0
+    assert max(speeds) > 50.0
+
+
+def test_missed_tiles_of_a_lap_from_its_middle():
+    game, put = lap_of(100)
+    missed = MissedTiles(game, start=40)
+    put(44)
+    assert missed.count_new() == 0
+    put(50)
+    assert missed.count_new() == 46 - 40 - 1  # all but 44 of the tiles more than four behind 50
+    assert not missed.is_round
+    for index in range(51, 105):
+        put(index)
+        missed.count_new()
+    assert missed.is_round
+
+
+def test_a_lost_start_is_resumed_to_the_last_bit():
+    def drive_on(env, n_steps):
+        steps = [env.step(GAS)[:2] for _ in range(n_steps)]
+        return [obs for obs, _ in steps], [reward for _, reward in steps]
+
+    training = TrainingOptions(lost_starts=0.5)
+    env = make_env(ViewConfig(), training)
+    env.reset(seed=3)
+    for _ in range(4):
+        env.reset()
+        drive_on(env, 5)
+        other = make_env(ViewConfig(), training)
+        other.reset(seed=99)
+        other.restore_episode(env.capture_episode())
+        for mine, theirs in zip(drive_on(env, 5), drive_on(other, 5), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_missed_tiles_are_not_charged_for_driving_backwards():
     game, put = lap_of(100)
     missed = MissedTiles(game)
@@ -358,8 +416,14 @@ def test_vec_env_is_the_same_whatever_the_workers():
         np.testing.assert_array_equal(a, c)
 
 
-def test_vec_env_equals_single_environments_and_hands_over_the_last_observation():
-    view, training = ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=20)
+@pytest.mark.parametrize(
+    ("action_repeat", "max_idle_frames", "is_truncated"),
+    [pytest.param(500, 0, True, id="time limit"), pytest.param(10, 20, False, id="idle")],
+)
+def test_vec_env_equals_single_environments_and_hands_over_the_last_observation(
+    action_repeat, max_idle_frames, is_truncated
+):
+    view, training = ViewConfig(action_repeat), TrainingOptions(max_idle_frames)
     env = make_vec_env(2, view, training, 0)
     seeds = env.seed(1)
     assert len(set(seeds)) == 2
@@ -370,9 +434,9 @@ def test_vec_env_equals_single_environments_and_hands_over_the_last_observation(
         expected, *_, truncated, info = single.step(BRAKE)
         obs, _, dones, infos = env.step(np.stack([BRAKE, BRAKE]))
     assert dones.all()
-    assert truncated
+    assert truncated == is_truncated
     np.testing.assert_array_equal(infos[1]["terminal_observation"], expected)
-    assert infos[1]["TimeLimit.truncated"]
+    assert infos[1]["TimeLimit.truncated"] == is_truncated
     assert infos[1]["episode"] == info["episode"]
     np.testing.assert_array_equal(obs[1], single.reset()[0])
 
