@@ -53,6 +53,7 @@ class PPOConfig:
     action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
     frame_stack: int = setting(2, "frames in an observation", minimum=1)
     grayscale: bool = setting(True, "see in colour")
+    road_contrast: bool = setting(True, "do not spread the road's levels, which tell touched tiles from untouched ones")
     features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
     deterministic_action: DeterministicAction = setting(
@@ -88,7 +89,7 @@ class PPOConfig:
     @property
     def view(self) -> ViewConfig:
         """What one step means to the environment."""
-        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
+        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale, self.road_contrast)
 
     @property
     def training(self) -> TrainingOptions:

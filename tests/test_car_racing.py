@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from car_racing import (
+    ROAD_CONTRAST,
     TILES_CHARGED_AT_ONCE,
     TRAINING_TRACK_SEEDS,
     EpisodeStatistics,
@@ -97,6 +98,32 @@ def test_in_colour_the_stack_holds_three_channels_a_frame():
         np.testing.assert_array_equal(later[:3], obs[3:])
         green, red = later[4, 10:60].mean(), later[3, 10:60].mean()
         assert green > red + 20, "grass is green: RGB"
+
+
+@pytest.mark.parametrize("factory", [make_env, make_stock_env])
+def test_road_contrast_is_a_map_of_the_levels(factory):
+    plain, spread = factory(ViewConfig()), factory(ViewConfig(road_contrast=True))
+    obs = [env.reset(seed=3)[0] for env in (plain, spread)]
+    for _ in range(20):
+        np.testing.assert_array_equal(ROAD_CONTRAST[obs[0]], obs[1])
+        obs = [env.step(np.array([0.1, 0.2, -1.0], np.float32))[0] for env in (plain, spread)]
+    assert np.all(np.diff(ROAD_CONTRAST.astype(int)) >= 0)
+
+
+def test_road_contrast_shows_which_tiles_were_touched():
+    def change_by_touching(view):
+        env = make_env(view)
+        env.reset(seed=3)
+        for _ in range(15):  # the zoom in
+            before, *_ = env.step(np.array([0.0, -1.0, -1.0], np.float32))
+        game = env.unwrapped
+        for tile in game.road[8:14]:
+            tile.color[:] = game.road_color
+        after = env.get_wrapper_attr("look_anew")()
+        return np.abs(before[-1].astype(int) - after[-1]).max()
+
+    assert 0 < change_by_touching(ViewConfig()) <= 6
+    assert change_by_touching(ViewConfig(road_contrast=True)) >= 40
 
 
 def test_observation_and_action_spaces():
