@@ -51,9 +51,9 @@ TRAINING_TRACK_SEEDS = range(1_000_000, 2**31)
 cv2.setNumThreads(1)
 
 
-# The road's tiles are drawn in three levels that take turns, 100, 102 and 105, of which a touched tile keeps the darkest:
-# the picture's only sign of the lap's direction and of what is left of it, and next to invisible. This map from level
-# to level spreads them out, at the cost of contrast elsewhere: 97, 115 and 143.
+# The road's tiles are drawn in three levels that take turns, 100, 102 and 105, and a touched tile in the darkest: the
+# picture's only sign of the lap's direction and of what is left of it, and next to invisible. This map from level to
+# level spreads them out, to 97, 115 and 142, at the cost of contrast elsewhere.
 ROAD_CONTRAST: Frame = np.interp(np.arange(256), (0, 96, 108, 255), (0, 60, 170, 255)).round().astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ class ViewConfig:
         action_repeat: frames for which one action is held.
         frame_stack: frames in one observation, the newest last.
         grayscale: grey frames, else RGB.
-        road_contrast: frames through `ROAD_CONTRAST`, in which the tiles still to be touched can be told from the others.
+        road_contrast: the frames' levels through `ROAD_CONTRAST`, so that touched tiles can be told from the others.
     """
 
     action_repeat: int = 4

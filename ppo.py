@@ -21,7 +21,7 @@ from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame, TrainingOptions, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from scoring import Actions, Driver
-from settings import SettingError, check_settings, setting
+from settings import SettingError, as_saved, check_settings, setting
 from vec_env import make_vec_env
 
 AGENT = "ppo"
@@ -295,7 +295,7 @@ def load_driver(
     if isinstance(policy, BetaActorCriticPolicy) and actions in ("mean", "mode"):
         policy.action_dist.deterministic_action = actions
     driver = driver_of(policy.to(device), deterministic=actions != "sampled")
-    return driver, PPOConfig(**checkpoint.meta["config"]).view
+    return driver, as_saved(PPOConfig, checkpoint.meta["config"]).view
 
 
 def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -330,7 +330,7 @@ def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
         OSError: if the file cannot be written.
     """
     policy = _load_policy(checkpoint)
-    config = PPOConfig(**checkpoint.meta["config"])
+    config = as_saved(PPOConfig, checkpoint.meta["config"])
     env = make_training_env(config)
     try:
         model = make_model(config, env, torch.device("cpu"))
@@ -342,7 +342,7 @@ def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
 
 def _load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
     try:
-        policy = make_policy(PPOConfig(**checkpoint.meta["config"]))
+        policy = make_policy(as_saved(PPOConfig, checkpoint.meta["config"]))
         policy.load_state_dict(checkpoint.state["policy"])
     except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
         raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({in_one_line(error)})") from None

@@ -20,7 +20,7 @@ from torch import nn
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from scoring import Actions, Driver
-from settings import SettingError, check_settings, setting
+from settings import SettingError, as_saved, check_settings, setting
 
 AGENT = "sac"
 ACTION_DIM = 3
@@ -714,7 +714,7 @@ def load_driver(
     if actions == "mode":
         raise SettingError(f"--actions mode is a Beta policy's, and {checkpoint.path} holds a SAC agent; take mean")
     try:
-        config = replace(SACConfig(**checkpoint.meta["config"]), compile=False)
+        config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
         agent = SACAgent(config, device)
         for name in ("critic", "actor"):
             getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])

@@ -123,6 +123,32 @@ def given(config_class: type, namespace: argparse.Namespace) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def check_complete(config_class: type, saved: dict[str, Any]) -> None:
+    """Make sure that a checkpoint says what every setting of its training was.
+
+    The default of a setting that came later says nothing of it: a driver might see another picture than it learnt from.
+
+    Raises:
+        SettingError: if it does not.
+    """
+    missing = [flag_of(field) for field in dataclasses.fields(config_class) if field.name not in saved]
+    if missing:
+        raise SettingError(
+            f"its settings lack {', '.join(missing)}: another version of this project saved it; use that version"
+        )
+
+
+def as_saved(config_class: type[ConfigT], saved: dict[str, Any]) -> ConfigT:
+    """The config that a checkpoint was made with.
+
+    Raises:
+        SettingError: if a setting is not in it, or out of its range.
+        TypeError: if there is one too many.
+    """
+    check_complete(config_class, saved)
+    return config_class(**saved)
+
+
 def from_saved(config_class: type[ConfigT], saved: dict[str, Any], wishes: dict[str, Any]) -> ConfigT:
     """The config that a checkpoint was made with, with what the user wishes otherwise now.
 

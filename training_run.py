@@ -39,7 +39,7 @@ from session import (
     resolve_device,
     tell_passed_over,
 )
-from settings import OneLineParser, SettingError, add_flags, fail, from_saved, given
+from settings import OneLineParser, SettingError, add_flags, check_complete, fail, from_saved, given
 from vec_env import WorkerDiedError
 
 
@@ -151,6 +151,10 @@ def _check_meta(kind: AgentKind, resumed: Checkpoint) -> None:
     )
     if not is_whole:
         raise CheckpointError(f"{resumed.path} is no whole {kind.name} checkpoint (its manifest lacks something)")
+    try:
+        check_complete(kind.config_class, meta["config"])
+    except SettingError as error:
+        raise CheckpointError(f"{resumed.path} cannot be resumed: {error}") from None
 
 
 def _best_of(plain: dict[str, Any]) -> BestScore | None:

@@ -7,7 +7,17 @@ import pytest
 
 from ppo import PPOConfig
 from session import RunOptions
-from settings import OneLineParser, SettingError, add_flags, check_settings, flag_of, from_saved, given, setting
+from settings import (
+    OneLineParser,
+    SettingError,
+    add_flags,
+    as_saved,
+    check_settings,
+    flag_of,
+    from_saved,
+    given,
+    setting,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +83,14 @@ def test_a_resumed_run_keeps_its_settings_but_for_what_may_change():
     assert from_saved(Config, saved, {"name": "new", "size": 5}) == Config(size=5, name="new")
     with pytest.raises(SettingError, match=r"--size \(there: 5, here: 6\), --fast \(there: False, here: True\)"):
         from_saved(Config, saved, {"size": 6, "fast": True})
+
+
+def test_a_checkpoint_that_does_not_name_a_setting_is_refused_not_guessed_at():
+    saved = dataclasses.asdict(Config(size=5))
+    assert as_saved(Config, saved) == Config(size=5)
+    del saved["rate"], saved["tracked"]
+    with pytest.raises(SettingError, match=r"lack --rate, --no-tracked: another version"):
+        as_saved(Config, saved)
 
 
 @pytest.mark.parametrize("config_class", [PPOConfig, RunOptions])

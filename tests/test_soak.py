@@ -56,12 +56,12 @@ def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
 
 def test_damaged_files_cost_one_checkpoint_at_most(finished, show):
     script, place = finished
-    assert_survived(soak.damaged_files(script, place, 60, random.Random(1)), show)
+    assert_survived(soak.damaged_files(script, place, 40, random.Random(1)), show)
 
 
 def test_forged_files_are_read_or_refused_in_one_line(finished, show):
     script, place = finished
-    assert_survived(soak.forged_files(script, place, 40, random.Random(1)), show)
+    assert_survived(soak.forged_files(script, place, 30, random.Random(1)), show)
 
 
 def test_planted_pickles_never_run(finished, show):
