@@ -155,9 +155,11 @@ def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actio
         try:
             # Ctrl-C reaches every process of the terminal; those that drive are started deaf to it, and end below.
             on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            driven = pool.map(_drive_in_process, which, seeds)
+            # Not `map`: left early, it cancels what waits, over which the pool's own thread may fall with a traceback.
+            driven = [pool.submit(_drive_in_process, *job) for job in zip(which, seeds, strict=True)]
             signal.signal(signal.SIGINT, on_interrupt)
-            results = list(tqdm(driven, desc="scoring", total=len(seeds), unit="track"))
+            with tqdm(driven, desc="scoring", unit="track") as bar:
+                results = [one.result() for one in bar]
         except BaseException:
             for process in active_children():
                 process.terminate()
