@@ -50,7 +50,6 @@ TRAINING_TRACK_SEEDS = range(1_000_000, 2**31)
 # OpenCV's thread pool costs more than it gives on pictures this small.
 cv2.setNumThreads(1)
 
-
 # The road's tiles are drawn in three levels that take turns, 100, 102 and 105, and a touched tile in the darkest: the
 # picture's only sign of the lap's direction and of what is left of it, and next to invisible. This map from level to
 # level spreads them out, to 97, 115 and 142, at the cost of contrast elsewhere.
