@@ -35,7 +35,7 @@ def finished(request, tmp_path_factory):
     ],
 )
 def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, number, is_alone):
-    assert_survived(soak.kill_and_resume(script, 350, tmp_path, 2, random.Random(script), number, is_alone), show)
+    assert_survived(soak.kill_and_resume(script, 480, tmp_path, 2, random.Random(script), number, is_alone), show)
 
 
 def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
