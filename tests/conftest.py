@@ -1,9 +1,12 @@
-"""Shared by the tests: no display, and the way back out of an Aim repository."""
+"""Shared by the tests: no display, Ctrl-C heard, and the way back out of an Aim repository."""
 
 import json
 import os
+import signal
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# A shell starts what it puts in the background with Ctrl-C ignored, and the scripts under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
