@@ -624,11 +624,11 @@ class ReplayableEpisode(gym.Wrapper):
         return obs, info
 
 
-# How many steps before a mistake a second try begins: from the latest at which it may still be avoided to the earliest
+# How many frames before a mistake a second try begins: from the latest at which it may still be avoided to the earliest
 # at which it is not yet another story.
-STEPS_BEFORE_MISTAKE = (8, 40)
-# What goes wrong within so many steps of a mistake belongs to it.
-STEPS_OF_MISTAKE = 40
+FRAMES_BEFORE_MISTAKE = (32, 160)
+# What goes wrong within so many frames of a mistake belongs to it.
+FRAMES_OF_MISTAKE = 160
 # Mistakes that an environment remembers: the newest, which are those of the present driver.
 MISTAKES_REMEMBERED = 8
 
@@ -651,34 +651,35 @@ class SecondTries(gym.Wrapper):
         super().__init__(env)
         self._episode = env
         self._share = share
+        self._action_repeat: int = env.get_wrapper_attr("config").action_repeat
         self._choices = np.random.default_rng()
         self._mistakes: deque[Moment] = deque(maxlen=MISTAKES_REMEMBERED)
-        self._steps_since_mistake = 0
+        self._frames_since_mistake = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
             self._choices = np.random.default_rng([seed, 1])
             self._mistakes.clear()
-        self._steps_since_mistake = STEPS_OF_MISTAKE
+        self._frames_since_mistake = FRAMES_OF_MISTAKE
         if self._mistakes and self._choices.random() < self._share:
             return self._episode.go_to(self._mistakes[self._choices.integers(len(self._mistakes))])
         return self._episode.reset(seed=seed, options=options)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._steps_since_mistake += 1
+        self._frames_since_mistake += info["frames"]
         if info["is_mistake"]:
-            if self._steps_since_mistake > STEPS_OF_MISTAKE:
-                steps_back = int(self._choices.integers(*STEPS_BEFORE_MISTAKE, endpoint=True))
-                self._mistakes.append(self._episode.moment(steps_back))
-            self._steps_since_mistake = 0
+            if self._frames_since_mistake > FRAMES_OF_MISTAKE:
+                frames_back = int(self._choices.integers(*FRAMES_BEFORE_MISTAKE, endpoint=True))
+                self._mistakes.append(self._episode.moment(steps_back=frames_back // self._action_repeat))
+            self._frames_since_mistake = 0
         return obs, float(reward), terminated, truncated, info
 
     def capture_episode(self) -> dict[str, Any]:
         """The episode in flight, and what the choice of the next ones depends on, as plain values."""
         return {
             "present": self._episode.moment().as_plain(),
-            "steps_since_mistake": self._steps_since_mistake,
+            "frames_since_mistake": self._frames_since_mistake,
             "mistakes": [mistake.as_plain() for mistake in self._mistakes],
             "choices": self._choices.bit_generator.state,
             "next_tracks": self.get_wrapper_attr("tracks").bit_generator.state,
@@ -692,7 +693,7 @@ class SecondTries(gym.Wrapper):
         """
         obs, _ = self._episode.go_to(Moment.from_plain(state["present"]))
         self.get_wrapper_attr("tracks").bit_generator.state = state["next_tracks"]
-        self._steps_since_mistake = int(state["steps_since_mistake"])
+        self._frames_since_mistake = int(state["frames_since_mistake"])
         self._mistakes.clear()
         self._mistakes.extend(Moment.from_plain(mistake) for mistake in state["mistakes"])
         self._choices.bit_generator.state = state["choices"]
