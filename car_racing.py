@@ -411,16 +411,17 @@ class MissedTiles:
 
 
 # A lost car is up to so many units off the middle of the road, which is 13 wide; goes up to so many units a second; and
-# looks so many radians (standard deviation) away from where the road goes.
-LOST_BY = 25.0
+# looks so many radians (standard deviation) away from where the road goes. From the furthest, no road is to be seen.
+LOST_BY = 40.0
 LOST_SPEED = 70.0
-LOST_TURN = 0.7
+LOST_TURN = 1.0
 
 
 def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
     """Put the car of a game that has just been reset beside the road, sliding, as if it had driven up to there.
 
-    The tiles before that place count as visited, without a reward. It lies in the lap's first three quarters.
+    The tiles before that place count as visited, without a reward, and look it, which tells the way on from the way
+    back. It lies in the lap's first three quarters.
 
     Returns:
         The tile that the car was at.
@@ -431,6 +432,7 @@ def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
     for tile in tiles[:start]:
         game.tile_visited_count += not tile.road_visited
         tile.road_visited = True
+        tile.color[:] = game.road_color
     _, heading, x, y = game.track[start]
     offset, turn, speed = rng.uniform(-LOST_BY, LOST_BY), rng.normal(0.0, LOST_TURN), rng.uniform(0.0, LOST_SPEED)
     game.car.destroy()

@@ -326,6 +326,9 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         game = env.unwrapped
         n_visited = sum(tile.road_visited for tile in game.road)
         assert n_visited == game.tile_visited_count
+        # As in the game, where what has been touched takes the road's own colour, which every third tile has anyway.
+        looks_visited = [tuple(tile.color) == tuple(game.road_color) for tile in game.road]
+        assert looks_visited == [tile.road_visited or tile.idx % 3 == 0 for tile in game.road]
         centre = np.array([place[2:4] for place in game.track])
         hull = np.array(game.car.hull.position)
         shares.append(n_visited / len(centre))
@@ -339,8 +342,8 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         assert -1.0 < reward < 10 * 1000.0 / len(centre)
     assert max(shares) > 0.6
     assert min(shares) < 0.15
-    assert max(distances) > 15.0
-    assert max(distances) <= 25.0
+    assert max(distances) > 25.0
+    assert max(distances) <= 40.0
     assert max(speeds) > 50.0
 
 
