@@ -38,6 +38,9 @@ class PPOConfig:
     """
 
     total_timesteps: int = setting(660_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    start_from: str | None = setting(
+        None, "begin with the networks of this checkpoint, whatever game it learnt in, instead of untrained ones"
+    )
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
     n_envs: int = setting(16, "environments driven side by side", minimum=1)
     n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
@@ -64,7 +67,8 @@ class PPOConfig:
     )
     missed_tile_charge: float = setting(
         40.0,
-        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
+        "or is this throughout with --start-from",
         minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
@@ -197,18 +201,40 @@ class ThreadsForUpdates(BaseCallback):
 class RisingCharge(BaseCallback):
     """Lets the charge for missed tiles rise with the steps, linearly from 0 to its setting at the end of the training.
 
-    Dear from the start, it would keep a beginner, who misses most tiles, from coming back to the road at all.
+    Dear from the start, it would keep a beginner, who misses most tiles, from coming back to the road at all. A driver
+    that the training starts from is no beginner, and pays in full.
     """
 
     def __init__(self, config: PPOConfig) -> None:
         super().__init__()
-        self._a_step = config.missed_tile_charge / config.total_timesteps
+        self._config = config
 
     def _on_rollout_start(self) -> None:
-        self.training_env.set_attr("missed_tile_charge", self._a_step * self.num_timesteps)
+        share = self.num_timesteps / self._config.total_timesteps if self._config.start_from is None else 1.0
+        self.training_env.set_attr("missed_tile_charge", self._config.missed_tile_charge * share)
 
     def _on_step(self) -> bool:
         return True
+
+
+# What the networks of a policy, and the pictures that they have learnt to read, are made by.
+NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "features_dim", "use_gaussian")
+
+
+def starting_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The parameters, policy's and value's, of a checkpoint that a training with these settings is to start from.
+
+    Raises:
+        CheckpointError: if there are none in it.
+        SettingError: if they are those of other networks.
+    """
+    networks = _load_policy(checkpoint).state_dict()
+    theirs = checkpoint.meta["config"]
+    others = [f"{name} {theirs[name]}" for name in NETWORK_SETTINGS if theirs[name] != getattr(config, name)]
+    if others:
+        what = ", ".join(others)
+        raise SettingError(f"--start-from {checkpoint.path} was trained with {what}; give the flags for the same")
+    return networks
 
 
 def is_finite(model: PPO) -> bool:

@@ -1,11 +1,13 @@
 """Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
+import checkpoint
 from aim_writer import AimEpisodeCallback, AimWriter
 from checkpoint import Checkpoint
 from ppo import (
@@ -19,6 +21,7 @@ from ppo import (
     make_model,
     make_training_env,
     restore,
+    starting_networks,
 )
 from session import capture_generators, evaluation_metrics, restore_generators
 from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
@@ -129,18 +132,23 @@ def train(job: Job) -> int:
     """Train to the end or to a stop signal, and return the exit code.
 
     Raises:
-        SettingError: if the checkpoint directory cannot be had.
-        CheckpointError: if the checkpoint to resume is not whole.
+        SettingError: if the checkpoint directory cannot be had, or the networks to start from are of another kind.
+        CheckpointError: if the checkpoint to resume or to start from is not whole.
         WorkerDiedError: if an environment's worker is gone.
         DivergedError: if the policy's parameters are no longer finite.
     """
     config: PPOConfig = job.config
+    networks = None
+    if config.start_from is not None and job.resumed is None:
+        networks = starting_networks(config, checkpoint.load(Path(config.start_from), with_arrays=False))
     with TrainingRun.open(job, config.n_updates * config.n_envs * config.n_steps) as run:
         env = make_training_env(config)
         loop = TrainingLoop(run)
         try:
             with fitting_in_memory("give a smaller --n-envs, --n-steps or --features-dim"):
                 model = make_model(config, env, run.device)
+            if networks is not None:
+                model.policy.load_state_dict(networks)
 
             def go_on(resumed: Checkpoint) -> None:
                 restore(model, resumed.state)

@@ -462,6 +462,59 @@ def test_a_finished_run_asks_for_more_steps(trained, monkeypatch):
         prepare(["--resume", "checkpoints/small", "--total-timesteps", "64"])
 
 
+def test_a_training_starts_from_the_networks_of_another_game(trained, tmp_path, monkeypatch):
+    place, _ = trained
+    best = place / "checkpoints" / "small" / "best"
+    monkeypatch.chdir(tmp_path)
+    started = []
+
+    class Started(PPO):
+        def learn(self, *args, **kwargs):
+            started.append({name: value.clone() for name, value in self.policy.state_dict().items()})
+            return super().learn(*args, **kwargs)
+
+    monkeypatch.setattr(ppo, "PPO", Started)
+    argv = [*SMALL, "--action-repeat", "5", "--gamma", "0.995", "--total-timesteps", "32", "--no-aim"]
+    assert train_ppo.train(prepare([*argv, "--eval-tracks", "1", "--run-name", "on", "--start-from", str(best)])) == 0
+    theirs = checkpoint.load(best).state["policy"]
+    assert all(torch.equal(theirs[name], value) for name, value in started[0].items())
+    learnt = checkpoint.load(Path("checkpoints/on"))
+    assert learnt.meta["config"]["start_from"] == str(best)
+    assert learnt.meta["steps"] == 32
+    assert not all(torch.equal(theirs[name], value) for name, value in learnt.state["policy"].items())
+    # It is resumed as itself, whatever has become of what it began with.
+    shutil.copytree("checkpoints/on", "checkpoints/resumed")
+    monkeypatch.setattr(ppo, "starting_networks", None)
+    assert train_ppo.train(prepare(["--resume", "checkpoints/resumed", "--total-timesteps", "64", "--no-aim"])) == 0
+    assert len(started) == 2
+    assert all(torch.equal(learnt.state["policy"][name], value) for name, value in started[1].items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "start", "words"),
+    [
+        ((), "nowhere", ("nowhere",)),
+        ((), str(ROOT / "pretrained" / "sac_light"), ("sac_light", "does not hold a PPO policy")),
+        (
+            ("--frame-stack", "3", "--no-road-contrast"),
+            "{best}",
+            ("--start-from", "frame_stack 2", "road_contrast True", "give the flags"),
+        ),
+    ],
+)
+def test_networks_that_cannot_be_started_from_are_named_before_anything_is_created(
+    trained, tmp_path, flags, start, words
+):
+    place, _ = trained
+    start = start.format(best=place / "checkpoints" / "small" / "best")
+    done = run_script("train_ppo.py", *SMALL, *flags, "--start-from", start, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_shows_that_beta_is_the_default(tmp_path):
     done = run_script("train_ppo.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
