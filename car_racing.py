@@ -411,10 +411,10 @@ class MissedTiles:
 
 
 # A lost car is up to so many units off the middle of the road, which is 13 wide; goes up to so many units a second; and
-# looks so many radians (standard deviation) away from where the road goes. From the furthest, no road is to be seen.
-LOST_BY = 40.0
+# looks so many radians (standard deviation) away from where the road goes.
+LOST_BY = 25.0
 LOST_SPEED = 70.0
-LOST_TURN = 1.0
+LOST_TURN = 0.7
 
 
 def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:

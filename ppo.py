@@ -76,7 +76,7 @@ class PPOConfig:
         0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
     second_tries: float = setting(
-        0.3, "in training, share of the episodes that begin shortly before an earlier mistake", minimum=0.0, maximum=1.0
+        0.0, "in training, share of the episodes that begin shortly before an earlier mistake", minimum=0.0, maximum=1.0
     )
 
     def __post_init__(self) -> None:

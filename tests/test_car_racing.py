@@ -342,8 +342,8 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         assert -1.0 < reward < 10 * 1000.0 / len(centre)
     assert max(shares) > 0.6
     assert min(shares) < 0.15
-    assert max(distances) > 25.0
-    assert max(distances) <= 40.0
+    assert max(distances) > 15.0
+    assert max(distances) <= 25.0
     assert max(speeds) > 50.0
 
 
