@@ -13,7 +13,6 @@ environments, `make_vec_env`, is therefore next door in `vec_env`.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -355,15 +354,12 @@ class TrainingOptions:
             steps; bootstrapped, it looks like more road.
         lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has just lost
             the road (`lose_the_road`). A good driver meets that too seldom to learn the way back.
-        second_tries: share of the episodes, in [0, 1], that begin shortly before a mistake of an earlier one
-            (`SecondTries`). What a good driver still gets wrong is rare: so it is practised more often than it is met.
     """
 
     max_idle_frames: int = 100
     missed_tile_charge: float = 0.0
     endless_road: bool = False
     lost_starts: float = 0.0
-    second_tries: float = 0.0
 
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
@@ -453,8 +449,7 @@ class TrainingRules(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
-    `info["game_reward"]` is a step's reward before any charge; `info["is_mistake"]` tells whether in it a tile was left
-    behind or the episode came to a bad end.
+    `info["game_reward"]` is a step's reward before any charge.
 
     Args:
         env: an `AgentView` of a game that draws when it is asked.
@@ -495,8 +490,7 @@ class TrainingRules(gym.Wrapper):
         tiles = tiles_visited(self)
         self._idle_frames = 0 if tiles > self._tiles else self._idle_frames + info["frames"]
         self._tiles = tiles
-        n_missed = self._missed_tiles.count_new()
-        charge = self.missed_tile_charge * min(n_missed, TILES_CHARGED_AT_ONCE)
+        charge = self.missed_tile_charge * min(self._missed_tiles.count_new(), TILES_CHARGED_AT_ONCE)
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
@@ -504,7 +498,6 @@ class TrainingRules(gym.Wrapper):
         elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             terminated = True
         info["game_reward"] = float(reward)
-        info["is_mistake"] = n_missed > 0 or (terminated and not info.get("lap_finished", False))
         return obs, float(reward) - charge, terminated, truncated, info
 
 
@@ -547,36 +540,11 @@ class EpisodeStatistics(gym.Wrapper):
         return obs, float(reward), terminated, truncated, info
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A moment of an episode, as how it came about.
+class ResumableEpisode(gym.Wrapper):
+    """Remembers how the episode in flight came about, so that it can be brought back to the last bit.
 
-    The game is deterministic: the same track and the same actions lead to the same state, to the last bit.
-
-    Attributes:
-        tracks: the random state that the track, and the car's place on it, were drawn from.
-        actions: float32 (n, 3), those since.
-    """
-
-    tracks: dict[str, Any]
-    actions: NDArray[np.float32]
-
-    def as_plain(self) -> dict[str, Any]:
-        """The moment as plain values, for a checkpoint."""
-        return {"tracks": self.tracks, "actions": self.actions.tolist()}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "Moment":
-        """The moment of `as_plain`.
-
-        Raises:
-            KeyError, TypeError, ValueError: if it is none.
-        """
-        return cls(plain["tracks"], np.array(plain["actions"], dtype=np.float32).reshape(-1, 3))
-
-
-class ReplayableEpisode(gym.Wrapper):
-    """Remembers how the episode in flight came about, and can go to any such `Moment`.
+    The game is deterministic: the same track and the same actions lead to the same state. So the state is the random
+    state that the track was drawn from, and the actions since.
 
     Args:
         env: one with `TrainingRules` in it.
@@ -601,91 +569,9 @@ class ReplayableEpisode(gym.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return obs, float(reward), terminated, truncated, info
 
-    def moment(self, steps_back: int = 0) -> Moment:
-        """The present moment, or the one so many steps ago; no earlier than the episode's beginning."""
-        n_actions = max(len(self._actions) - steps_back, 0)
-        return Moment(self._tracks_before, np.array(self._actions[:n_actions], dtype=np.float32).reshape(-1, 3))
-
-    def go_to(self, moment: Moment) -> tuple[Frame, dict[str, Any]]:
-        """Play an episode up to a moment of it; the tracks that come after it stay those that would have come now.
-
-        Returns:
-            The moment's observation and info, as `reset` does.
-
-        Raises:
-            KeyError, TypeError, ValueError: if it is no moment of an episode.
-        """
-        next_tracks = self._tracks.bit_generator.state
-        self._tracks.bit_generator.state = moment.tracks
-        obs, info = self.reset()
-        self._tracks.bit_generator.state = next_tracks
-        for action in moment.actions:
-            obs, _, terminated, truncated, info = self.step(action)
-            if terminated or truncated:
-                raise ValueError("the episode ends before its last action")
-        return obs, info
-
-
-# How many frames before a mistake a second try begins: from the latest at which it may still be avoided to the earliest
-# at which it is not yet another story.
-FRAMES_BEFORE_MISTAKE = (32, 160)
-# What goes wrong within so many frames of a mistake belongs to it.
-FRAMES_OF_MISTAKE = 160
-# Mistakes that an environment remembers: the newest, which are those of the present driver.
-MISTAKES_REMEMBERED = 8
-
-
-class SecondTries(gym.Wrapper):
-    """Begins a share of the episodes shortly before a mistake that was made in an earlier one.
-
-    The way there is played again as it was driven, so the car comes at the same bend at the same speed. Counting the
-    mistakes of second tries too, it returns to a place until it is mastered or newer mistakes have taken its place.
-    (Going back to a state and exploring from there: Ecoffet et al., "First return, then explore", 2021.)
-
-    Also brings back an episode in flight, for a training that is resumed.
-
-    Args:
-        env: a `ReplayableEpisode`.
-        share: of the episodes, in [0, 1].
-    """
-
-    def __init__(self, env: ReplayableEpisode, share: float) -> None:
-        super().__init__(env)
-        self._episode = env
-        self._share = share
-        self._action_repeat: int = env.get_wrapper_attr("config").action_repeat
-        self._choices = np.random.default_rng()
-        self._mistakes: deque[Moment] = deque(maxlen=MISTAKES_REMEMBERED)
-        self._frames_since_mistake = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        if seed is not None:
-            self._choices = np.random.default_rng([seed, 1])
-            self._mistakes.clear()
-        self._frames_since_mistake = FRAMES_OF_MISTAKE
-        if self._mistakes and self._choices.random() < self._share:
-            return self._episode.go_to(self._mistakes[self._choices.integers(len(self._mistakes))])
-        return self._episode.reset(seed=seed, options=options)
-
-    def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self._frames_since_mistake += info["frames"]
-        if info["is_mistake"]:
-            if self._frames_since_mistake > FRAMES_OF_MISTAKE:
-                frames_back = int(self._choices.integers(*FRAMES_BEFORE_MISTAKE, endpoint=True))
-                self._mistakes.append(self._episode.moment(steps_back=frames_back // self._action_repeat))
-            self._frames_since_mistake = 0
-        return obs, float(reward), terminated, truncated, info
-
     def capture_episode(self) -> dict[str, Any]:
-        """The episode in flight, and what the choice of the next ones depends on, as plain values."""
-        return {
-            "present": self._episode.moment().as_plain(),
-            "frames_since_mistake": self._frames_since_mistake,
-            "mistakes": [mistake.as_plain() for mistake in self._mistakes],
-            "choices": self._choices.bit_generator.state,
-            "next_tracks": self.get_wrapper_attr("tracks").bit_generator.state,
-        }
+        """The episode in flight as plain values, for `restore_episode`."""
+        return {"tracks": self._tracks_before, "actions": [action.tolist() for action in self._actions]}
 
     def restore_episode(self, state: dict[str, Any]) -> Frame:
         """Play a captured episode again, up to where it was, and return its latest observation.
@@ -693,12 +579,12 @@ class SecondTries(gym.Wrapper):
         Raises:
             KeyError, TypeError, ValueError: if the state is no such episode.
         """
-        obs, _ = self._episode.go_to(Moment.from_plain(state["present"]))
-        self.get_wrapper_attr("tracks").bit_generator.state = state["next_tracks"]
-        self._frames_since_mistake = int(state["frames_since_mistake"])
-        self._mistakes.clear()
-        self._mistakes.extend(Moment.from_plain(mistake) for mistake in state["mistakes"])
-        self._choices.bit_generator.state = state["choices"]
+        self._tracks.bit_generator.state = state["tracks"]
+        obs, _ = self.reset()
+        for action in state["actions"]:
+            obs, _, terminated, truncated, _ = self.step(np.array(action, dtype=np.float32))
+            if terminated or truncated:
+                raise ValueError("the episode in flight ends before its last action")
         return obs
 
 
@@ -729,7 +615,7 @@ def make_env(
     seen = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view, lambda _: game.observe())
     if training is None:
         return EpisodeStatistics(seen)
-    return SecondTries(ReplayableEpisode(EpisodeStatistics(TrainingRules(seen, training))), training.second_tries)
+    return ResumableEpisode(EpisodeStatistics(TrainingRules(seen, training)))
 
 
 class Spectator(gym.Wrapper):

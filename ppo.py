@@ -75,9 +75,6 @@ class PPOConfig:
     lost_starts: float = setting(
         0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
-    second_tries: float = setting(
-        0.0, "in training, share of the episodes that begin shortly before an earlier mistake", minimum=0.0, maximum=1.0
-    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -101,12 +98,7 @@ class PPOConfig:
     @property
     def training(self) -> TrainingOptions:
         """What training changes about the game; `RisingCharge` sees to the charge."""
-        return TrainingOptions(
-            self.max_idle_frames,
-            endless_road=self.endless_road,
-            lost_starts=self.lost_starts,
-            second_tries=self.second_tries,
-        )
+        return TrainingOptions(self.max_idle_frames, endless_road=self.endless_road, lost_starts=self.lost_starts)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from car_racing import (
-    FRAMES_BEFORE_MISTAKE,
     ROAD_CONTRAST,
     TILES_CHARGED_AT_ONCE,
     TRAINING_TRACK_SEEDS,
@@ -377,96 +376,6 @@ def test_a_lost_start_is_resumed_to_the_last_bit():
         other.restore_episode(env.capture_episode())
         for mine, theirs in zip(drive_on(env, 5), drive_on(other, 5), strict=True):
             np.testing.assert_array_equal(mine, theirs)
-
-
-def wander(env, rng, n_steps):
-    """Drive at random; observations, rewards, and the numbers of the steps after which a new episode began."""
-    seen, rewards, ends = [], [], []
-    for i in range(n_steps):
-        obs, reward, terminated, truncated, _ = env.step(rng.uniform([-1, 0, -1], [1, 1, -0.8]).astype(np.float32))
-        if terminated or truncated:
-            obs, _ = env.reset()
-            ends.append(i)
-        seen.append(obs)
-        rewards.append(reward)
-    return np.array(seen), np.array(rewards), ends
-
-
-def test_a_second_try_begins_shortly_before_the_mistake_as_it_was_driven():
-    env = make_env(ViewConfig(), TrainingOptions(second_tries=1.0))
-    env.reset(seed=3)
-    game = env.unwrapped
-    states = []
-
-    def state():
-        hull = game.car.hull
-        return [*hull.position, hull.angle, *hull.linearVelocity, game.tile_visited_count, game.t]
-
-    terminated = False
-    while not terminated:  # straight on, off the road, and to rest or into nowhere
-        states.append(state())
-        *_, terminated, _, info = env.step(GAS)
-        if info["is_mistake"]:
-            break
-    n_before = len(states)
-    while not terminated:
-        *_, terminated, _, _ = env.step(GAS)
-    track = list(game.track)
-    obs, _ = env.reset()
-    assert game.track == track
-    assert state() in states
-    first, last = FRAMES_BEFORE_MISTAKE
-    assert first // 4 <= n_before - states.index(state()) <= last // 4
-    np.testing.assert_array_equal(obs[-1], game.observe())
-
-
-def test_without_second_tries_every_episode_is_a_new_one_and_with_them_the_tracks_in_between_are_the_same():
-    def tracks(share, n_episodes):
-        env = make_env(ViewConfig(action_repeat=50), TrainingOptions(second_tries=share))
-        env.reset(seed=3)
-        met = [tuple(env.unwrapped.track)]
-        while len(met) < n_episodes:
-            *_, terminated, truncated, _ = env.step(GAS)
-            if terminated or truncated:
-                env.reset()
-                met.append(tuple(env.unwrapped.track))
-        return met
-
-    new = tracks(0.0, 6)
-    assert len(set(new)) == 6
-    mixed = tracks(0.5, 12)
-    in_order = list(dict.fromkeys(mixed))
-    assert 1 < len(in_order) < 12
-    assert in_order[:6] == new[: len(in_order)]
-
-
-@pytest.mark.parametrize("n_steps", [30, 130, 300])
-def test_second_tries_are_resumed_to_the_last_bit(n_steps):
-    training = TrainingOptions(lost_starts=0.15, second_tries=0.7)
-    env = make_env(ViewConfig(), training)
-    env.reset(seed=3)
-    wander(env, np.random.default_rng(0), n_steps)
-    captured = env.capture_episode()
-    other = make_env(ViewConfig(), training)
-    other.reset(seed=99)
-    wander(other, np.random.default_rng(1), 100)
-    other.restore_episode(captured)
-    *mine, ends = wander(env, np.random.default_rng(2), 200)
-    *theirs, their_ends = wander(other, np.random.default_rng(2), 200)
-    assert len(ends) > 3
-    assert ends == their_ends
-    for my_part, their_part in zip(mine, theirs, strict=True):
-        np.testing.assert_array_equal(my_part, their_part)
-
-
-def test_a_finished_lap_is_no_mistake():
-    env = make_env(ViewConfig(action_repeat=1), TrainingOptions())
-    env.reset(seed=0)
-    game = env.unwrapped
-    game.tile_visited_count = len(game.track)
-    *_, terminated, _, info = env.step(BRAKE)
-    assert terminated
-    assert not info["is_mistake"]
 
 
 def test_missed_tiles_are_not_charged_for_driving_backwards():
