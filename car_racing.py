@@ -189,6 +189,8 @@ class FastCarRacing(CarRacing):
     with results equal to the last bit. Only the observation is drawn by `frame_renderer`: uint8 (84, 84), grey, or
     (84, 84, 3), RGB, close to the stock picture shrunk to that size.
 
+    `reset(options={"mirrored": True})` lays out the mirror image of the track, which runs clockwise.
+
     Args:
         render_mode, verbose, lap_complete_percent, domain_randomize, continuous: CarRacing's own.
         grayscale: grey observations, else RGB.
@@ -224,6 +226,7 @@ class FastCarRacing(CarRacing):
         self._draws_every_frame = draws_every_frame
         self._not_drawn = np.zeros(shape, np.uint8)
         self._touched: list[int] = []
+        self._mirrored = False
         self._has_new_track = False
         self._shown_reward = 0.0
 
@@ -251,9 +254,15 @@ class FastCarRacing(CarRacing):
             car.__class__ = QuickCar
         self._car = car
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        self._mirrored = bool(options and options.get("mirrored"))
+        return super().reset(seed=seed, options=options)
+
     def _create_track(self) -> bool:
         if not super()._create_track():
             return False
+        if self._mirrored:
+            self._mirror_track()
         self._touched.clear()
         self._has_new_track = True
         tiles: Iterator[Any] = iter(self.road or [])
@@ -263,6 +272,22 @@ class FastCarRacing(CarRacing):
                 tile.color = TileColour(colour, tile.idx, self._touched)
                 self.road_poly[i] = (corners, tile.color)
         return True
+
+    def _mirror_track(self) -> None:
+        """Turn the track that has just been made into the one that its mirror image (x to -x) would have been."""
+        self.track = [(math.pi - alpha, -heading, -x, y) for alpha, heading, x, y in self.track]
+        tiles: Iterator[Any] = iter(self.road or [])
+        for i, (corners, colour) in enumerate(self.road_poly):
+            corners = [(-x, y) for x, y in corners]
+            if not isinstance(colour, tuple):  # a kerb's is
+                left, right, right_before, left_before = corners
+                corners = [right, left, left_before, right_before]
+                tile = next(tiles)
+                tile.DestroyFixture(tile.fixtures[0])
+                self.fd_tile.shape.vertices = corners
+                tile.CreateFixture(self.fd_tile)
+                tile.fixtures[0].sensor = True
+            self.road_poly[i] = (corners, colour)
 
     def _render(self, mode: str) -> Any:
         if mode != "state_pixels":
@@ -354,12 +379,15 @@ class TrainingOptions:
             steps; bootstrapped, it looks like more road.
         lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has just lost
             the road (`lose_the_road`). A good driver meets that too seldom to learn the way back.
+        mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
+            counterclockwise: for one sharp bend to the right they have sixteen to the left, too few to learn from.
     """
 
     max_idle_frames: int = 100
     missed_tile_charge: float = 0.0
     endless_road: bool = False
     lost_starts: float = 0.0
+    mirrored_tracks: float = 0.0
 
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
@@ -474,7 +502,8 @@ class TrainingRules(gym.Wrapper):
         if seed is not None:
             self.tracks = np.random.default_rng(seed)
         track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
-        obs, info = self.env.reset(seed=track_seed, options=options)
+        mirrored = bool(self.tracks.random() < self.options.mirrored_tracks)
+        obs, info = self.env.reset(seed=track_seed, options={**(options or {}), "mirrored": mirrored})
         start = 0
         if self.tracks.random() < self.options.lost_starts:
             start = lose_the_road(_game(self), self.tracks)

@@ -75,6 +75,9 @@ class PPOConfig:
     lost_starts: float = setting(
         0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
+    mirrored_tracks: float = setting(
+        0.5, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -98,7 +101,12 @@ class PPOConfig:
     @property
     def training(self) -> TrainingOptions:
         """What training changes about the game; `RisingCharge` sees to the charge."""
-        return TrainingOptions(self.max_idle_frames, endless_road=self.endless_road, lost_starts=self.lost_starts)
+        return TrainingOptions(
+            self.max_idle_frames,
+            endless_road=self.endless_road,
+            lost_starts=self.lost_starts,
+            mirrored_tracks=self.mirrored_tracks,
+        )
 
 
 @dataclass(frozen=True)

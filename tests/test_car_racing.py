@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.box2d.car_racing import TRACK_WIDTH
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
@@ -317,6 +318,74 @@ def test_leaving_the_field_ends_an_endless_road_too():
     assert reward < -99.0
 
 
+def test_a_mirrored_track_is_driven_like_the_track_with_the_steering_turned_round():
+    """To rounding; to the last bit it cannot be, Box2D adds up in the order of the corners."""
+
+    def drive(mirrored):
+        env = make_env(ViewConfig())
+        env.reset(seed=7, options={"mirrored": mirrored})
+        game = env.unwrapped
+        side = -1.0 if mirrored else 1.0
+        # Through the first bend to the left, and off the road behind it.
+        actions = [(0.0, 0.6, -1.0)] * 14 + [(0.4, 0.2, -1.0)] * 6
+        steps = [env.step(np.array((side * steer, gas, brake), np.float32)) for steer, gas, brake in actions]
+        x, y = game.car.hull.position
+        pictures = np.array([obs[-1] for obs, *_ in steps])
+        return (side * x, y, side * game.car.hull.angle), [step[1] for step in steps], pictures, list(game.road)
+
+    place, rewards, pictures, tiles = drive(mirrored=False)
+    mirrored_place, mirrored_rewards, mirrored_pictures, mirrored_tiles = drive(mirrored=True)
+    np.testing.assert_allclose(mirrored_place, place, atol=1e-3)
+    np.testing.assert_allclose(mirrored_rewards, rewards, atol=1e-9)
+    assert [tile.road_visited for tile in mirrored_tiles] == [tile.road_visited for tile in tiles]
+    assert sum(tile.road_visited for tile in tiles) > 10
+    # What is road is to be seen on the other side. Grass has its patches where it had them before.
+    is_road = pictures[:, :70, ::-1] < 120
+    np.testing.assert_array_less((is_road != (mirrored_pictures[:, :70] < 120)).mean(axis=(1, 2)), 0.05)
+
+
+def test_a_mirrored_track_lies_as_the_game_would_lay_it_and_only_where_asked():
+    def track(options):
+        env = make_env(ViewConfig())
+        env.reset(seed=5, options=options)
+        game = env.unwrapped
+        return np.array(game.track)[:, 1:], [corners for corners, _ in game.road_poly], list(game.road)
+
+    (plain, _, _), (back, _, _) = track(None), track({"mirrored": False})
+    np.testing.assert_array_equal(plain, back)
+    mirrored, polygons, tiles = track({"mirrored": True})
+    np.testing.assert_array_equal(mirrored, plain * (-1.0, -1.0, 1.0))
+    # Clockwise: the headings turn by minus a full circle.
+    turns = np.diff(np.append(mirrored[:, 0], mirrored[0, 0]))
+    assert ((turns + np.pi) % (2 * np.pi) - np.pi).sum() == pytest.approx(-2 * np.pi)
+    # A tile's corners, as CarRacing derives them from heading and place: left and right of the middle, here and before.
+    across = TRACK_WIDTH * np.stack([np.cos(mirrored[:, 0]), np.sin(mirrored[:, 0])], axis=1)
+    left, right = mirrored[:, 1:] - across, mirrored[:, 1:] + across
+    corners = np.stack([left, right, np.roll(right, 1, axis=0), np.roll(left, 1, axis=0)], axis=1)
+    tile_polygons = {tuple(map(tuple, np.round(c, 6))) for c in polygons}
+    assert {tuple(map(tuple, np.round(c, 6))) for c in corners} <= tile_polygons
+    for tile, its_corners in zip(tiles, corners, strict=True):
+        (fixture,) = tile.fixtures
+        assert fixture.sensor
+        vertices = np.array(fixture.shape.vertices)
+        distances = np.linalg.norm(vertices[:, None] - its_corners[None], axis=2)
+        np.testing.assert_allclose(distances.min(axis=1), 0.0, atol=1e-4)
+
+
+def test_some_training_tracks_are_mirrored():
+    def share_of_clockwise_tracks(options):
+        env = make_env(ViewConfig(), options)
+        clockwise = []
+        for i in range(24):
+            env.reset(seed=5 if i == 0 else None)
+            clockwise.append(env.unwrapped.track[0][2] < 0.0)  # the start lies to the right of the field's middle
+        return np.mean(clockwise)
+
+    assert share_of_clockwise_tracks(TrainingOptions()) == 0.0
+    assert share_of_clockwise_tracks(TrainingOptions(mirrored_tracks=1.0)) == 1.0
+    assert 0.2 < share_of_clockwise_tracks(TrainingOptions(mirrored_tracks=0.5)) < 0.8
+
+
 def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     env = make_env(ViewConfig(), TrainingOptions(lost_starts=1.0, missed_tile_charge=100.0))
     shares, distances, speeds = [], [], []
@@ -365,7 +434,7 @@ def test_a_lost_start_is_resumed_to_the_last_bit():
         steps = [env.step(GAS)[:2] for _ in range(n_steps)]
         return [obs for obs, _ in steps], [reward for _, reward in steps]
 
-    training = TrainingOptions(lost_starts=0.5)
+    training = TrainingOptions(lost_starts=0.5, mirrored_tracks=0.5)
     env = make_env(ViewConfig(), training)
     env.reset(seed=3)
     for _ in range(4):
