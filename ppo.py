@@ -18,8 +18,9 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.vec_env import VecNormalize
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
-from car_racing import Frame, TrainingOptions, ViewConfig
+from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
+from game_config import GameConfig
 from scoring import Actions, Driver
 from settings import SettingError, as_saved, check_settings, setting
 from vec_env import make_vec_env
@@ -28,7 +29,7 @@ AGENT = "ppo"
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(GameConfig):
     """PPO's settings
 
     A step is one decision of one environment, `action_repeat` frames of the game.
@@ -53,30 +54,17 @@ class PPOConfig:
     max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.9, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
-    action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
     frame_stack: int = setting(2, "frames in an observation", minimum=1)
-    grayscale: bool = setting(True, "see in colour")
-    road_contrast: bool = setting(True, "do not spread the road's levels, which tell touched tiles from untouched ones")
     features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
     deterministic_action: DeterministicAction = setting(
         "mean", "what the Beta policy does when it is scored", choices=("mean", "mode")
-    )
-    max_idle_frames: int = setting(
-        100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
         40.0,
         "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
         "or is this throughout with --start-from",
         minimum=0.0,
-    )
-    endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
-    lost_starts: float = setting(
-        0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
-    )
-    mirrored_tracks: float = setting(
-        0.5, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
     )
 
     def __post_init__(self) -> None:
@@ -92,21 +80,6 @@ class PPOConfig:
     def n_updates(self) -> int:
         """Updates of the whole training; the steps are rounded up to whole ones."""
         return math.ceil(self.total_timesteps / (self.n_envs * self.n_steps))
-
-    @property
-    def view(self) -> ViewConfig:
-        """What one step means to the environment."""
-        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale, self.road_contrast)
-
-    @property
-    def training(self) -> TrainingOptions:
-        """What training changes about the game; `RisingCharge` sees to the charge."""
-        return TrainingOptions(
-            self.max_idle_frames,
-            endless_road=self.endless_road,
-            lost_starts=self.lost_starts,
-            mirrored_tracks=self.mirrored_tracks,
-        )
 
 
 @dataclass(frozen=True)

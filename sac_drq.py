@@ -19,6 +19,7 @@ from torch import nn
 
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
+from game_config import GameConfig
 from scoring import Actions, Driver
 from settings import SettingError, as_saved, check_settings, setting
 
@@ -39,7 +40,7 @@ ENCODERS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(GameConfig):
     """SAC's settings
 
     A step is one decision, `action_repeat` frames of the game. No mixed precision: it cost an earlier version its
@@ -76,16 +77,15 @@ class SACConfig:
     hidden_dim: int = setting(1024, "width of the two hidden layers of the actor and of each Q", minimum=1)
     log_std_min: float = setting(-10.0, "lower bound of the actor's log standard deviation")
     log_std_max: float = setting(2.0, "upper bound of the actor's log standard deviation")
-    action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
-    frame_stack: int = setting(4, "frames in an observation", minimum=1)
-    grayscale: bool = setting(True, "see in colour; the replay buffer takes three times the memory")
     compile: bool = setting(
         False,
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
-    max_idle_frames: int = setting(
-        100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
+    missed_tile_charge: float = setting(
+        20.0,
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
+        minimum=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -94,11 +94,6 @@ class SACConfig:
             raise SettingError(
                 f"--log-std-min {self.log_std_min} must be below --log-std-max {self.log_std_max}; give a smaller one"
             )
-
-    @property
-    def view(self) -> ViewConfig:
-        """What one step means to the environment."""
-        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale)
 
 
 class Batch(NamedTuple):

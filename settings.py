@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import math
 import sys
 import types
@@ -88,32 +89,39 @@ def flag_of(field: "dataclasses.Field[Any]") -> str:
 def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Give `parser` one flag for each field of a config dataclass. One of type `tuple[T, ...]` takes several values.
 
+    A class and those that it derives from each have a group of their own, under their docstring's first line.
     A flag that is not given leaves no trace in the parsed namespace, so a resumed run can tell the user's wishes from
     defaults.
     """
-    group = parser.add_argument_group((config_class.__doc__ or "").strip().splitlines()[0].rstrip("."))
     hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        flag, text = flag_of(field), field.metadata["help"].replace("%", "%%")
-        if isinstance(field.default, bool):
-            action = "store_false" if field.default else "store_true"
-            group.add_argument(flag, dest=field.name, action=action, default=argparse.SUPPRESS, help=text)
-            continue
-        if field.metadata["choices"]:
-            text += f" ({' or '.join(field.metadata['choices'])})"
-        if field.default not in (None, ()):
-            text += f" [{field.default}]"
-        is_tuple = _is_tuple(hints[field.name])
-        group.add_argument(
-            flag,
-            dest=field.name,
-            action="extend" if is_tuple else "store",
-            nargs="+" if is_tuple else None,
-            type=_scalar_type(hints[field.name]),
-            default=argparse.SUPPRESS,
-            metavar=_scalar_type(hints[field.name]).__name__.upper(),
-            help=text,
-        )
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for owner in filter(dataclasses.is_dataclass, config_class.__mro__):
+        group = parser.add_argument_group((owner.__doc__ or "").strip().splitlines()[0].rstrip("."))
+        for name in filter(fields.__contains__, inspect.get_annotations(owner)):
+            _add_flag(group, fields.pop(name), hints[name])
+
+
+def _add_flag(group: "argparse._ArgumentGroup", field: "dataclasses.Field[Any]", hint: Any) -> None:
+    flag, text = flag_of(field), field.metadata["help"].replace("%", "%%")
+    if isinstance(field.default, bool):
+        action = "store_false" if field.default else "store_true"
+        group.add_argument(flag, dest=field.name, action=action, default=argparse.SUPPRESS, help=text)
+        return
+    if field.metadata["choices"]:
+        text += f" ({' or '.join(field.metadata['choices'])})"
+    if field.default not in (None, ()):
+        text += f" [{field.default}]"
+    is_tuple = _is_tuple(hint)
+    group.add_argument(
+        flag,
+        dest=field.name,
+        action="extend" if is_tuple else "store",
+        nargs="+" if is_tuple else None,
+        type=_scalar_type(hint),
+        default=argparse.SUPPRESS,
+        metavar=_scalar_type(hint).__name__.upper(),
+        help=text,
+    )
 
 
 def given(config_class: type, namespace: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from aim_writer import AimWriter
-from car_racing import TrainingOptions, make_env
+from car_racing import make_env
 from checkpoint import Checkpoint
 from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay
 from session import capture_generators, evaluation_metrics, restore_generators, seed_generators
@@ -45,7 +45,7 @@ class Training:
         with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
             self.agent = SACAgent(self.config, run.device)
             self.replay = make_replay(self.config, run.device)
-        self.env = make_env(self.config.view, TrainingOptions(self.config.max_idle_frames))
+        self.env = make_env(self.config.view, self.config.training)
         if run.job.resumed is None:
             self.obs, _ = self.env.reset(seed=self.config.seed)
             self.replay.start_episode(self.obs)
@@ -80,6 +80,9 @@ class Training:
         return action
 
     def _play(self, action: NDArray[np.float32]) -> None:
+        # Dear from the start, missed tiles would keep a beginner, who misses most, from coming back to the road at all.
+        charge = self.config.missed_tile_charge * self.step / self.config.total_steps
+        self.env.set_wrapper_attr("missed_tile_charge", charge)
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         self.replay.add(action, float(reward), self.obs, terminated)
         self.step += 1

@@ -1,0 +1,49 @@
+"""The settings of the game that every agent has: what it sees of it, and what training changes about it."""
+
+from dataclasses import dataclass
+
+from car_racing import TrainingOptions, ViewConfig
+from settings import setting
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """The game's settings
+
+    An agent's own settings derive from these.
+    """
+
+    action_repeat: int = setting(4, "frames for which an action is held", minimum=1)
+    frame_stack: int = setting(4, "frames in an observation", minimum=1)
+    grayscale: bool = setting(True, "see in colour")
+    road_contrast: bool = setting(True, "do not spread the road's levels, which tell touched tiles from untouched ones")
+    max_idle_frames: int = setting(
+        100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
+    )
+    missed_tile_charge: float = setting(
+        40.0,
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
+        minimum=0.0,
+    )
+    endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
+    lost_starts: float = setting(
+        0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
+    )
+    mirrored_tracks: float = setting(
+        0.5, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
+    )
+
+    @property
+    def view(self) -> ViewConfig:
+        """What one step means to the environment."""
+        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale, self.road_contrast)
+
+    @property
+    def training(self) -> TrainingOptions:
+        """What training changes about the game; whoever trains lets the charge rise from 0."""
+        return TrainingOptions(
+            self.max_idle_frames,
+            endless_road=self.endless_road,
+            lost_starts=self.lost_starts,
+            mirrored_tracks=self.mirrored_tracks,
+        )
