@@ -16,6 +16,7 @@ import checkpoint
 import train
 import training_run
 from benchmarks.soak import finish, start
+from car_racing import TrainingOptions, TrainingRules
 from sac_drq import SACAgent, SACConfig, driver_of, load_driver
 from session import Evaluator
 from settings import SettingError
@@ -179,6 +180,27 @@ def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(tmp
     assert re.match(r"train\.py: the agent's numbers are no longer finite at step 1[1-5]\d;", message)
     assert message.endswith("go on with --resume run")
     assert checkpoint.load(tmp_path / "run").meta["steps"] == 100
+
+
+def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real_step, rules_at = TrainingRules.step, []
+
+    def watched(self, action):
+        rules_at.append((self.missed_tile_charge, self.options))
+        return real_step(self, action)
+
+    monkeypatch.setattr(TrainingRules, "step", watched)
+    flags = shlex.split("--missed-tile-charge 30 --lost-starts 0.25 --mirrored-tracks 0.75 --max-idle-frames 90")
+    args = [*SMALL, *flags, "--total-steps", "60", "--eval-freq", "30", "--eval-tracks", "1", "--no-aim"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 0
+    assert len(rules_at) == 60, "the evaluations drive the plain game"
+    np.testing.assert_allclose([charge for charge, _ in rules_at], 30.0 * np.arange(60) / 60)
+    expected = TrainingOptions(max_idle_frames=90, endless_road=True, lost_starts=0.25, mirrored_tracks=0.75)
+    assert {options for _, options in rules_at} == {expected}
 
 
 def test_what_an_evaluation_is_may_not_change(trained, monkeypatch):
