@@ -82,11 +82,6 @@ class SACConfig(GameConfig):
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
-    missed_tile_charge: float = setting(
-        20.0,
-        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
-        minimum=0.0,
-    )
 
     def __post_init__(self) -> None:
         check_settings(self)
