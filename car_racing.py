@@ -502,8 +502,7 @@ class TrainingRules(gym.Wrapper):
         if seed is not None:
             self.tracks = np.random.default_rng(seed)
         track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
-        mirrored = bool(self.tracks.random() < self.options.mirrored_tracks)
-        obs, info = self.env.reset(seed=track_seed, options={**(options or {}), "mirrored": mirrored})
+        obs, info = self.env.reset(seed=track_seed, options={**(options or {}), "mirrored": self._draw_mirrored()})
         start = 0
         if self.tracks.random() < self.options.lost_starts:
             start = lose_the_road(_game(self), self.tracks)
@@ -528,6 +527,11 @@ class TrainingRules(gym.Wrapper):
             terminated = True
         info["game_reward"] = float(reward)
         return obs, float(reward) - charge, terminated, truncated, info
+
+    def _draw_mirrored(self) -> bool:
+        # Drawn only where it matters, so that without mirrors the tracks and starts are those that they always were.
+        share = self.options.mirrored_tracks
+        return share > 0.0 and bool(self.tracks.random() < share)
 
 
 class EpisodeStatistics(gym.Wrapper):

@@ -21,7 +21,7 @@ class GameConfig:
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
     missed_tile_charge: float = setting(
-        20.0,
+        40.0,
         "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
         minimum=0.0,
     )
@@ -30,7 +30,7 @@ class GameConfig:
         0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
     mirrored_tracks: float = setting(
-        0.25, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
+        0.0, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
     )
 
     @property

@@ -61,7 +61,7 @@ class PPOConfig(GameConfig):
         "mean", "what the Beta policy does when it is scored", choices=("mean", "mode")
     )
     missed_tile_charge: float = setting(
-        20.0,
+        40.0,
         "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
         "or is this throughout with --start-from",
         minimum=0.0,

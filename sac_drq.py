@@ -82,6 +82,18 @@ class SACConfig(GameConfig):
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
+    road_contrast: bool = setting(False, "spread the road's levels, which tell touched tiles from untouched ones")
+    missed_tile_charge: float = setting(
+        0.0,
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
+        minimum=0.0,
+    )
+    endless_road: bool = setting(
+        False, "in training, cut the episode at a lap's end instead of ending all rewards there"
+    )
+    lost_starts: float = setting(
+        0.0, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

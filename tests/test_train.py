@@ -191,7 +191,9 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
         return real_step(self, action)
 
     monkeypatch.setattr(TrainingRules, "step", watched)
-    flags = shlex.split("--missed-tile-charge 30 --lost-starts 0.25 --mirrored-tracks 0.75 --max-idle-frames 90")
+    flags = shlex.split(
+        "--missed-tile-charge 30 --lost-starts 0.25 --mirrored-tracks 0.75 --max-idle-frames 90 --endless-road"
+    )
     args = [*SMALL, *flags, "--total-steps", "60", "--eval-freq", "30", "--eval-tracks", "1", "--no-aim"]
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     with pytest.raises(SystemExit) as exit_:
