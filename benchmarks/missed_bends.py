@@ -1,0 +1,68 @@
+"""Where a driver misses tiles: on bends to the left or to the right?
+
+python -m benchmarks.missed_bends --checkpoint checkpoints/<run>/best [--tracks 400]
+
+Drives the fast game on tracks that are neither training's nor validation's nor scoring's, from seed 5000 on. Here
+drivers can be compared, and knobs turned, without a look at the scoring tracks.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.envs.box2d.car_racing import CarRacing
+from numpy.typing import NDArray
+
+import checkpoint
+import ppo
+from car_racing import make_env
+from scoring import Score, drive
+
+FIRST_TRACK = 5_000
+# A bend is what the road turns by over so many tiles (of 3.5 units), and sharp from so many radians on.
+BEND_TILES = 12
+SHARP = 2.0
+
+
+def turns(game: CarRacing) -> NDArray[np.float64]:
+    """What the road turns by around each of its n tiles, (n,), in radians; to the left is positive."""
+    headings = np.array([heading for _, heading, _, _ in game.track])
+    steps = (np.roll(headings, -1) - headings + np.pi) % (2 * np.pi) - np.pi
+    around = np.arange(len(steps))[:, None] + np.arange(-BEND_TILES // 2, BEND_TILES // 2)
+    return steps[around % len(steps)].sum(axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--tracks", type=int, default=400)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint, with_arrays=False), torch.device("cpu"))
+    env = make_env(view)
+    game = env.unwrapped
+    assert isinstance(game, CarRacing)
+    results, sharp = [], np.zeros(2, int)
+    missed_on = {"left": 0, "right": 0}
+    for track in range(FIRST_TRACK, FIRST_TRACK + options.tracks):
+        result = drive(driver, env, track)
+        results.append(result)
+        road = turns(game)
+        sharp += [(road > SHARP).sum(), (road < -SHARP).sum()]
+        if not result.lap_finished:
+            tiles: list[Any] = list(game.road or ())
+            first = next(tile.idx for tile in tiles if not tile.road_visited)
+            side = "left" if road[first] > 0.0 else "right"
+            missed_on[side] += 1
+            print(f"track {track}: {result.episode_return:.1f}, first missed tile {first}, turn {road[first]:+.1f}")
+    score = Score(results)
+    error = score.std / len(results) ** 0.5
+    print(f"{score}; median {score.median:.1f}; standard error of the mean {error:.1f}")
+    print(f"laps whose first missed tile is on a bend to the left: {missed_on['left']}, right: {missed_on['right']}")
+    print(f"tiles on sharp bends to the left: {sharp[0]}, to the right: {sharp[1]}")
+
+
+if __name__ == "__main__":
+    main()
