@@ -16,9 +16,10 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 import checkpoint
-import ppo
 from car_racing import make_env
+from drivers import load_driver
 from scoring import Score, drive
+from settings import fail
 
 FIRST_TRACK = 5_000
 # A bend is what the road turns by over so many tiles (of 3.5 units), and sharp from so many radians on.
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=400)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint, with_arrays=False), torch.device("cpu"))
+    try:
+        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
+    except checkpoint.CheckpointError as error:
+        fail(f"--checkpoint: {error}")
     env = make_env(view)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
@@ -58,8 +62,8 @@ def main() -> None:
             missed_on[side] += 1
             print(f"track {track}: {result.episode_return:.1f}, first missed tile {first}, turn {road[first]:+.1f}")
     score = Score(results)
-    error = score.std / len(results) ** 0.5
-    print(f"{score}; median {score.median:.1f}; standard error of the mean {error:.1f}")
+    standard_error = score.std / len(results) ** 0.5
+    print(f"{score}; median {score.median:.1f}; standard error of the mean {standard_error:.1f}")
     print(f"laps whose first missed tile is on a bend to the left: {missed_on['left']}, right: {missed_on['right']}")
     print(f"tiles on sharp bends to the left: {sharp[0]}, to the right: {sharp[1]}")
 
