@@ -374,9 +374,11 @@ class TrainingOptions:
             car untouched, in one step for no more than `TILES_CHARGED_AT_ONCE` of them. A missed tile keeps the lap
             from finishing, but the game says so only at the episode's end, hundreds of steps later; this says it at
             once.
-        endless_road: once the car is round, finished or not, end the episode as a truncation. The picture does not tell
-            where the lap ends, so to an agent with a discount the end of all rewards looks like the fault of its last
-            steps; bootstrapped, it looks like more road.
+        endless_road: once the car is round, finished or not, end the episode as a truncation, with the observation from
+            halfway round as its last. To an agent with a discount the end of all rewards looks like the fault of its
+            last steps; bootstrapped, it looks like more road. Not from the lap's end itself, where the road ahead is
+            driven already: that is to be seen nowhere else, so nothing but its own bootstrapping says what it is worth,
+            and that drifts. It drifted down, and driving slowly became a way to put it off.
         lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has just lost
             the road (`lose_the_road`). A good driver meets that too seldom to learn the way back.
         mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
@@ -410,7 +412,13 @@ class MissedTiles:
         self._tiles: list[Any] = list(game.road or ())
         # How far the car has come along the track, in tiles; it goes on counting past a full lap.
         self._position = start
+        self._halfway = (start + len(self._tiles)) // 2
         self._n_judged = start
+
+    @property
+    def is_halfway(self) -> bool:
+        """Whether the car is past the middle between its start and the lap's end."""
+        return self._position >= self._halfway
 
     @property
     def is_round(self) -> bool:
@@ -497,6 +505,7 @@ class TrainingRules(gym.Wrapper):
         self._idle_frames = 0
         self._tiles = 0
         self._missed_tiles: MissedTiles
+        self._halfway_obs: Frame | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
@@ -510,6 +519,7 @@ class TrainingRules(gym.Wrapper):
         self._idle_frames = 0
         self._tiles = tiles_visited(self)
         self._missed_tiles = MissedTiles(_game(self), start)
+        self._halfway_obs = None
         info["track_seed"] = track_seed
         return obs, info
 
@@ -519,10 +529,13 @@ class TrainingRules(gym.Wrapper):
         self._idle_frames = 0 if tiles > self._tiles else self._idle_frames + info["frames"]
         self._tiles = tiles
         charge = self.missed_tile_charge * min(self._missed_tiles.count_new(), TILES_CHARGED_AT_ONCE)
+        if self._halfway_obs is None and self._missed_tiles.is_halfway:
+            self._halfway_obs = obs
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
-            terminated, truncated = False, True
+            assert self._halfway_obs is not None, "whoever is round has been halfway"
+            obs, terminated, truncated = self._halfway_obs, False, True
         elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             terminated = True
         info["game_reward"] = float(reward)

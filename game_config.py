@@ -30,7 +30,7 @@ class GameConfig:
         0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
     mirrored_tracks: float = setting(
-        0.0, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
+        0.25, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
     )
 
     @property

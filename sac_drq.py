@@ -94,6 +94,9 @@ class SACConfig(GameConfig):
     lost_starts: float = setting(
         0.0, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
+    mirrored_tracks: float = setting(
+        0.0, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

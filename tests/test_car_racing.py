@@ -278,8 +278,9 @@ def test_missed_tiles_are_counted_once_and_only_behind_the_car():
     assert [at(i) for i in range(100, 130)] == [0] * 30  # the second lap
 
 
-def lifted_round(options, misses_a_tile):
-    """An environment whose car is put on one tile after the other until its episode ends, with the end's flags."""
+def lifted_round(options, misses_a_tile, seen=None):
+    """How an episode ends, a car's that is put on one tile after the other. What it sees is appended to `seen`."""
+    seen = [] if seen is None else seen
     env = make_env(ViewConfig(action_repeat=1), options)
     env.reset(seed=5)
     game = env.unwrapped
@@ -289,10 +290,24 @@ def lifted_round(options, misses_a_tile):
         shift = np.subtract(game.track[i][2:4], game.car.hull.position)
         for body in (game.car.hull, *game.car.wheels):
             body.position = tuple(np.add(body.position, shift))
-        _, _, terminated, truncated, info = env.step(GAS)
+        obs, _, terminated, truncated, info = env.step(GAS)
+        seen.append(obs)
         if terminated or truncated:
             return terminated, truncated, info["episode"]
     return None
+
+
+def test_an_endless_road_ends_with_the_view_from_halfway_round():
+    """Where it looks like any road: the one ahead untouched."""
+    plain, endless = [], []
+    lifted_round(TrainingOptions(), misses_a_tile=False, seen=plain)
+    lifted_round(TrainingOptions(endless_road=True), misses_a_tile=False, seen=endless)
+    assert len(plain) == len(endless)
+    for here, there in zip(plain[:-1], endless[:-1], strict=True):
+        np.testing.assert_array_equal(here, there)
+    same = [i for i, obs in enumerate(plain) if np.array_equal(obs, endless[-1])]
+    assert len(same) == 1
+    assert 0.45 < same[0] / len(plain) < 0.55
 
 
 def test_on_an_endless_road_a_lap_ends_as_a_truncation_finished_or_not():
@@ -331,14 +346,15 @@ def test_a_mirrored_track_is_driven_like_the_track_with_the_steering_turned_roun
         steps = [env.step(np.array((side * steer, gas, brake), np.float32)) for steer, gas, brake in actions]
         x, y = game.car.hull.position
         pictures = np.array([obs[-1] for obs, *_ in steps])
-        return (side * x, y, side * game.car.hull.angle), [step[1] for step in steps], pictures, list(game.road)
+        visited = [tile.road_visited for tile in game.road]
+        return (side * x, y, side * game.car.hull.angle), [step[1] for step in steps], pictures, visited
 
-    place, rewards, pictures, tiles = drive(mirrored=False)
-    mirrored_place, mirrored_rewards, mirrored_pictures, mirrored_tiles = drive(mirrored=True)
+    place, rewards, pictures, visited = drive(mirrored=False)
+    mirrored_place, mirrored_rewards, mirrored_pictures, mirrored_visited = drive(mirrored=True)
     np.testing.assert_allclose(mirrored_place, place, atol=1e-3)
     np.testing.assert_allclose(mirrored_rewards, rewards, atol=1e-9)
-    assert [tile.road_visited for tile in mirrored_tiles] == [tile.road_visited for tile in tiles]
-    assert sum(tile.road_visited for tile in tiles) > 10
+    assert mirrored_visited == visited
+    assert sum(visited) > 10
     # What is road is to be seen on the other side. Grass has its patches where it had them before.
     is_road = pictures[:, :70, ::-1] < 120
     np.testing.assert_array_less((is_road != (mirrored_pictures[:, :70] < 120)).mean(axis=(1, 2)), 0.05)
@@ -349,11 +365,11 @@ def test_a_mirrored_track_lies_as_the_game_would_lay_it_and_only_where_asked():
         env = make_env(ViewConfig())
         env.reset(seed=5, options=options)
         game = env.unwrapped
-        return np.array(game.track)[:, 1:], [corners for corners, _ in game.road_poly], list(game.road)
+        return np.array(game.track)[:, 1:], game
 
-    (plain, _, _), (back, _, _) = track(None), track({"mirrored": False})
+    (plain, _), (back, _) = track(None), track({"mirrored": False})
     np.testing.assert_array_equal(plain, back)
-    mirrored, polygons, tiles = track({"mirrored": True})
+    mirrored, game = track({"mirrored": True})
     np.testing.assert_array_equal(mirrored, plain * (-1.0, -1.0, 1.0))
     # Clockwise: the headings turn by minus a full circle.
     turns = np.diff(np.append(mirrored[:, 0], mirrored[0, 0]))
@@ -362,9 +378,9 @@ def test_a_mirrored_track_lies_as_the_game_would_lay_it_and_only_where_asked():
     across = TRACK_WIDTH * np.stack([np.cos(mirrored[:, 0]), np.sin(mirrored[:, 0])], axis=1)
     left, right = mirrored[:, 1:] - across, mirrored[:, 1:] + across
     corners = np.stack([left, right, np.roll(right, 1, axis=0), np.roll(left, 1, axis=0)], axis=1)
-    tile_polygons = {tuple(map(tuple, np.round(c, 6))) for c in polygons}
+    tile_polygons = {tuple(map(tuple, np.round(c, 6))) for c, _ in game.road_poly}
     assert {tuple(map(tuple, np.round(c, 6))) for c in corners} <= tile_polygons
-    for tile, its_corners in zip(tiles, corners, strict=True):
+    for tile, its_corners in zip(game.road, corners, strict=True):
         (fixture,) = tile.fixtures
         assert fixture.sensor
         vertices = np.array(fixture.shape.vertices)
