@@ -201,7 +201,7 @@ def starting_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, to
         CheckpointError: if there are none in it.
         SettingError: if they are those of other networks.
     """
-    networks = _load_policy(checkpoint).state_dict()
+    networks = load_policy(checkpoint).state_dict()
     theirs = checkpoint.meta["config"]
     others = [f"{name} {theirs[name]}" for name in NETWORK_SETTINGS if theirs[name] != getattr(config, name)]
     if others:
@@ -298,7 +298,7 @@ def load_driver(
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
     """
-    policy = _load_policy(checkpoint)
+    policy = load_policy(checkpoint)
     if isinstance(policy, BetaActorCriticPolicy) and actions in ("mean", "mode"):
         policy.action_dist.deterministic_action = actions
     driver = driver_of(policy.to(device), deterministic=actions != "sampled")
@@ -311,7 +311,7 @@ def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is not there.
     """
-    return {"policy": _load_policy(checkpoint).state_dict()}
+    return {"policy": load_policy(checkpoint).state_dict()}
 
 
 def make_policy(config: PPOConfig) -> ActorCriticPolicy:
@@ -336,7 +336,7 @@ def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
         OSError: if the file cannot be written.
     """
-    policy = _load_policy(checkpoint)
+    policy = load_policy(checkpoint)
     config = as_saved(PPOConfig, checkpoint.meta["config"])
     env = make_training_env(config)
     try:
@@ -347,7 +347,12 @@ def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
         env.close()
 
 
-def _load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
+def load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
+    """The policy that a checkpoint holds, on the CPU.
+
+    Raises:
+        CheckpointError: if there is none in it.
+    """
     try:
         policy = make_policy(as_saved(PPOConfig, checkpoint.meta["config"]))
         policy.load_state_dict(checkpoint.state["policy"])

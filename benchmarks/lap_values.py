@@ -1,0 +1,61 @@
+"""What PPO's critic makes of the places of a lap, up to its end.
+
+python -m benchmarks.lap_values --checkpoint checkpoints/<run>/best [--tracks 24]
+
+On an endless road one place should be worth about as much as another. A value that falls towards the lap's end says
+that the end looks like a loss, which a slow driver puts off. Values are in the training's own units: rewards over the
+deviation of the return.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+import checkpoint
+from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
+from ppo import PPOConfig, load_policy
+from settings import as_saved, fail
+
+FIRST_TRACK = 5_000
+
+
+def values_of_a_lap(policy: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:
+    """The critic's value of every observation of an episode driven by the deterministic action."""
+    env = make_env(view)
+    obs, _ = env.reset(seed=track)
+    values: list[float] = []
+    while True:
+        with torch.no_grad():
+            values.append(float(policy.predict_values(policy.obs_to_tensor(obs)[0])))
+        action, _ = policy.predict(obs, deterministic=True)
+        obs, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--tracks", type=int, default=24)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        loaded = checkpoint.load(options.checkpoint, with_arrays=False)
+        policy, view = load_policy(loaded), as_saved(PPOConfig, loaded.meta["config"]).view
+    except checkpoint.CheckpointError as error:
+        fail(f"--checkpoint: {error}")
+    laps = [values_of_a_lap(policy, view, FIRST_TRACK + i) for i in range(options.tracks)]
+    finished = [lap for lap in laps if len(lap) * view.action_repeat < MAX_EPISODE_FRAMES]
+    if not finished:
+        fail(f"--checkpoint {options.checkpoint}: this driver finished no lap of {options.tracks}; give a better one")
+    print(f"{len(finished)} laps finished of {len(laps)}")
+    tenths = [[float(np.mean(tenth)) for tenth in np.array_split(lap, 10)] for lap in finished]
+    print("mean value by tenth of the lap:", " ".join(f"{value:.2f}" for value in np.mean(tenths, axis=0)))
+    print(f"at the last step: {np.mean([lap[-1] for lap in finished]):.2f}")
+
+
+if __name__ == "__main__":
+    main()
