@@ -534,8 +534,9 @@ class TrainingRules(gym.Wrapper):
         # What terminates besides a finished lap is leaving the field, on any road.
         has_come_round = info.get("lap_finished", False) if terminated else self._missed_tiles.is_round
         if self.options.endless_road and has_come_round:
-            assert self._halfway_obs is not None, "whoever is round has been halfway"
-            obs, terminated, truncated = self._halfway_obs, False, True
+            # Who goes round the wrong way is never halfway.
+            obs = obs if self._halfway_obs is None else self._halfway_obs
+            terminated, truncated = False, True
         elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             terminated = True
         info["game_reward"] = float(reward)

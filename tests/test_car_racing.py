@@ -278,13 +278,14 @@ def test_missed_tiles_are_counted_once_and_only_behind_the_car():
     assert [at(i) for i in range(100, 130)] == [0] * 30  # the second lap
 
 
-def lifted_round(options, misses_a_tile, seen=None):
+def lifted_round(options, misses_a_tile, seen=None, backwards=False):
     """How an episode ends, a car's that is put on one tile after the other. What it sees is appended to `seen`."""
     seen = [] if seen is None else seen
     env = make_env(ViewConfig(action_repeat=1), options)
     env.reset(seed=5)
     game = env.unwrapped
-    for i in [*range(2, len(game.track), 2), *range(20)]:
+    tiles = [*range(2, len(game.track), 2), *range(20)]
+    for i in reversed(tiles) if backwards else tiles:
         if misses_a_tile and 100 <= i < 108:
             continue
         shift = np.subtract(game.track[i][2:4], game.car.hull.position)
@@ -308,6 +309,13 @@ def test_an_endless_road_ends_with_the_view_from_halfway_round():
     same = [i for i, obs in enumerate(plain) if np.array_equal(obs, endless[-1])]
     assert len(same) == 1
     assert 0.45 < same[0] / len(plain) < 0.55
+
+
+def test_a_lap_finished_the_wrong_way_round_ends_too():
+    seen = []
+    terminated, truncated, episode = lifted_round(TrainingOptions(endless_road=True), False, seen, backwards=True)
+    assert (terminated, truncated, episode["lap_finished"]) == (False, True, True)
+    assert not any(np.array_equal(obs, seen[-1]) for obs in seen[:-1]), "its last observation is where it is"
 
 
 def test_on_an_endless_road_a_lap_ends_as_a_truncation_finished_or_not():
