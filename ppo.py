@@ -22,7 +22,7 @@ from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from game_config import GameConfig
 from scoring import Actions, Driver
-from settings import SettingError, as_saved, check_settings, setting
+from settings import SettingError, as_saved, check_settings, setting, with_default
 from vec_env import make_vec_env
 
 AGENT = "ppo"
@@ -54,7 +54,7 @@ class PPOConfig(GameConfig):
     max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.9, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
-    frame_stack: int = setting(2, "frames in an observation", minimum=1)
+    frame_stack: int = with_default(GameConfig, "frame_stack", 2)
     features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
     deterministic_action: DeterministicAction = setting(

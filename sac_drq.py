@@ -21,7 +21,7 @@ from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from game_config import GameConfig
 from scoring import Actions, Driver
-from settings import SettingError, as_saved, check_settings, setting
+from settings import SettingError, as_saved, check_settings, setting, with_default
 
 AGENT = "sac"
 ACTION_DIM = 3
@@ -82,21 +82,15 @@ class SACConfig(GameConfig):
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
+    grayscale: bool = setting(True, "see in colour; the replay buffer takes three times the memory")
+    # The rules that PPO trains under: off until a run has shown what they do to SAC.
     road_contrast: bool = setting(False, "spread the road's levels, which tell touched tiles from untouched ones")
-    missed_tile_charge: float = setting(
-        0.0,
-        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
-        minimum=0.0,
-    )
+    missed_tile_charge: float = with_default(GameConfig, "missed_tile_charge", 0.0)
     endless_road: bool = setting(
         False, "in training, cut the episode at a lap's end instead of ending all rewards there"
     )
-    lost_starts: float = setting(
-        0.0, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
-    )
-    mirrored_tracks: float = setting(
-        0.0, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
-    )
+    lost_starts: float = with_default(GameConfig, "lost_starts", 0.0)
+    mirrored_tracks: float = with_default(GameConfig, "mirrored_tracks", 0.0)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -20,7 +20,9 @@ Actions = Literal["mean", "mode", "sampled"]
 # Track seeds by purpose. All lie below the training seeds, and apart from each other.
 SCORING_TRACKS = range(100)
 VALIDATION_TRACKS = range(1_000, 1_100)
-assert max(*SCORING_TRACKS, *VALIDATION_TRACKS) < TRAINING_TRACK_SEEDS.start
+# For comparing drivers and turning knobs, without a look at the others.
+DEVELOPMENT_TRACKS = range(5_000, 6_000)
+assert max(*SCORING_TRACKS, *VALIDATION_TRACKS, *DEVELOPMENT_TRACKS) < TRAINING_TRACK_SEEDS.start
 
 
 @dataclass(frozen=True)

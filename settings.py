@@ -49,6 +49,12 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def with_default(base: type, name: str, default: Any) -> Any:
+    """The setting `name` of the config dataclass `base`, for a class that derives from it and has another default."""
+    (inherited,) = (field for field in dataclasses.fields(base) if field.name == name)
+    return dataclasses.field(default=default, metadata=inherited.metadata)
+
+
 def check_settings(config: Any) -> None:
     """Check every field of a config dataclass against what its `setting` allows.
 

@@ -17,9 +17,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 import checkpoint
 from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
 from ppo import PPOConfig, load_policy
+from scoring import DEVELOPMENT_TRACKS
 from settings import as_saved, fail
-
-FIRST_TRACK = 5_000
 
 
 def values_of_a_lap(policy: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:
@@ -47,7 +46,7 @@ def main() -> None:
         policy, view = load_policy(loaded), as_saved(PPOConfig, loaded.meta["config"]).view
     except checkpoint.CheckpointError as error:
         fail(f"--checkpoint: {error}")
-    laps = [values_of_a_lap(policy, view, FIRST_TRACK + i) for i in range(options.tracks)]
+    laps = [values_of_a_lap(policy, view, track) for track in DEVELOPMENT_TRACKS[: options.tracks]]
     finished = [lap for lap in laps if len(lap) * view.action_repeat < MAX_EPISODE_FRAMES]
     if not finished:
         fail(f"--checkpoint {options.checkpoint}: this driver finished no lap of {options.tracks}; give a better one")

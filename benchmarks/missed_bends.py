@@ -2,8 +2,8 @@
 
 python -m benchmarks.missed_bends --checkpoint checkpoints/<run>/best [--tracks 400]
 
-Drives the fast game on tracks that are neither training's nor validation's nor scoring's, from seed 5000 on. Here
-drivers can be compared, and knobs turned, without a look at the scoring tracks.
+Drives the fast game on the development tracks, where drivers can be compared, and knobs turned, without a look at the
+scoring tracks.
 """
 
 import argparse
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 import checkpoint
 from car_racing import make_env
 from drivers import load_driver
-from scoring import Score, drive
+from scoring import DEVELOPMENT_TRACKS, Score, drive
 from settings import fail
 
-FIRST_TRACK = 5_000
 # A bend is what the road turns by over so many tiles (of 3.5 units), and sharp from so many radians on.
 BEND_TILES = 12
 SHARP = 2.0
@@ -50,7 +49,7 @@ def main() -> None:
     assert isinstance(game, CarRacing)
     results, sharp = [], np.zeros(2, int)
     missed_on = {"left": 0, "right": 0}
-    for track in range(FIRST_TRACK, FIRST_TRACK + options.tracks):
+    for track in DEVELOPMENT_TRACKS[: options.tracks]:
         result = drive(driver, env, track)
         results.append(result)
         road = turns(game)
