@@ -379,8 +379,9 @@ class TrainingOptions:
             last steps; bootstrapped, it looks like more road. Not from the lap's end itself, where the road ahead is
             driven already: that is to be seen nowhere else, so nothing but its own bootstrapping says what it is worth,
             and that drifts. It drifted down, and driving slowly became a way to put it off.
-        lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has just lost
-            the road (`lose_the_road`). A good driver meets that too seldom to learn the way back.
+        lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has lost the
+            road (`lose_the_road`), and end as a truncation once it is `TILES_TO_BE_BACK` tiles further on. A good
+            driver meets that too seldom to learn the way back. Short, so that much of it can be met.
         mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
             counterclockwise: for one sharp bend to the right they have sixteen to the left, too few to learn from.
     """
@@ -442,15 +443,22 @@ class MissedTiles:
         return (index - self._position + half) % len(self._tiles) - half
 
 
-# A lost car is up to so many units off the middle of the road, which is 13 wide; goes up to so many units a second; and
-# looks so many radians (standard deviation) away from where the road goes.
+# A lost car is up to so many units off the middle of the road, which is 13 wide, and goes up to so many units a second.
+# Half of the lost cars look about where the road goes, so many radians (standard deviation) off, as when they have just
+# left it; the others look anywhere, as after a spin. So many of all stand still: a driver that has come to rest on the
+# grass, the road behind it, must know that too.
 LOST_BY = 25.0
 LOST_SPEED = 70.0
 LOST_TURN = 0.7
+SHARE_SPUN = 0.5
+SHARE_AT_REST = 0.2
+
+# A lost car is back when it has touched so many new tiles.
+TILES_TO_BE_BACK = 30
 
 
 def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
-    """Put the car of a game that has just been reset beside the road, sliding, as if it had driven up to there.
+    """Put the car of a game that has just been reset beside the road, lost, as if it had driven up to there.
 
     The tiles before that place count as visited, without a reward, and look it, which tells the way on from the way
     back. It lies in the lap's first three quarters.
@@ -459,16 +467,17 @@ def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
         The tile that the car was at.
     """
     assert game.car is not None
+    start, x, y = _place_beside_the_road(game, rng)
     tiles: list[Any] = list(game.road or ())
-    start = int(rng.integers(len(tiles) * 3 // 4))
     for tile in tiles[:start]:
         game.tile_visited_count += not tile.road_visited
         tile.road_visited = True
         tile.color[:] = game.road_color
-    _, heading, x, y = game.track[start]
-    offset, turn, speed = rng.uniform(-LOST_BY, LOST_BY), rng.normal(0.0, LOST_TURN), rng.uniform(0.0, LOST_SPEED)
+    heading = game.track[start][1]
+    turn = rng.uniform(-math.pi, math.pi) if rng.random() < SHARE_SPUN else rng.normal(0.0, LOST_TURN)
+    speed = 0.0 if rng.random() < SHARE_AT_REST else rng.uniform(0.0, LOST_SPEED)
     game.car.destroy()
-    game.car = Car(game.world, heading + turn, x + offset * math.cos(heading), y + offset * math.sin(heading))
+    game.car = Car(game.world, heading + turn, x, y)
     # It slides: it goes halfway between where it looks and where the road does.
     course = heading + 0.5 * turn
     for body in (game.car.hull, *game.car.wheels):
@@ -480,12 +489,25 @@ def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
     return start
 
 
+def _place_beside_the_road(game: CarRacing, rng: np.random.Generator) -> tuple[int, float, float]:
+    """A tile, and a place beside it, (x, y), to which no other stretch of the road is nearer."""
+    centres = np.array([place[2:4] for place in game.track])
+    while True:
+        start = int(rng.integers(len(centres) * 3 // 4))
+        heading, x, y = game.track[start][1:]
+        offset = rng.uniform(-LOST_BY, LOST_BY)
+        place = np.array([x + offset * math.cos(heading), y + offset * math.sin(heading)])
+        nearest = np.linalg.norm(centres - place, axis=1).argmin()
+        if abs(nearest - start) <= TILES_OF_GRACE:
+            return start, float(place[0]), float(place[1])
+
+
 class TrainingRules(gym.Wrapper):
     """Endless fresh training tracks, and the rules of `TrainingOptions`.
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
-    `info["game_reward"]` is a step's reward before any charge.
+    `info["game_reward"]` is a step's reward before any charge, `info["lost_start"]` whether the episode began lost.
 
     Args:
         env: an `AgentView` of a game that draws when it is asked.
@@ -506,6 +528,8 @@ class TrainingRules(gym.Wrapper):
         self._tiles = 0
         self._missed_tiles: MissedTiles
         self._halfway_obs: Frame | None = None
+        # How many tiles the car has touched once it is back, if the episode began lost.
+        self._tiles_when_back: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
@@ -513,9 +537,11 @@ class TrainingRules(gym.Wrapper):
         track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
         obs, info = self.env.reset(seed=track_seed, options={**(options or {}), "mirrored": self._draw_mirrored()})
         start = 0
+        self._tiles_when_back = None
         if self.tracks.random() < self.options.lost_starts:
             start = lose_the_road(_game(self), self.tracks)
             obs = self._view.look_anew()
+            self._tiles_when_back = tiles_visited(self) + TILES_TO_BE_BACK
         self._idle_frames = 0
         self._tiles = tiles_visited(self)
         self._missed_tiles = MissedTiles(_game(self), start)
@@ -539,7 +565,10 @@ class TrainingRules(gym.Wrapper):
             terminated, truncated = False, True
         elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
             terminated = True
+        elif self._tiles_when_back is not None and tiles >= self._tiles_when_back:
+            truncated = True
         info["game_reward"] = float(reward)
+        info["lost_start"] = self._tiles_when_back is not None
         return obs, float(reward) - charge, terminated, truncated, info
 
     def _draw_mirrored(self) -> bool:
@@ -549,7 +578,7 @@ class TrainingRules(gym.Wrapper):
 
 
 class EpisodeStatistics(gym.Wrapper):
-    """At an episode's end, `info["episode"]` sums it up in the form that Stable-Baselines3 reads.
+    """At a lap's end, `info["episode"]` sums it up in the form that Stable-Baselines3 reads; lost starts are no laps.
 
     `r`: return, in the game's own rewards; `l`: length in steps; `frames`: length in frames; `tiles`: tiles visited;
     `tiles_missed`: tiles not visited; `tiles_share`: the visited ones' share of the track, in [0, 1]; `lap_finished`:
@@ -571,7 +600,7 @@ class EpisodeStatistics(gym.Wrapper):
         self._return += info.get("game_reward", float(reward))
         self._steps += 1
         self._frames += info["frames"]
-        if terminated or truncated:
+        if (terminated or truncated) and not info.get("lost_start", False):
             tiles = tiles_visited(self)
             lap_finished = bool(info.get("lap_finished", False))
             info["is_success"] = lap_finished

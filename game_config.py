@@ -27,7 +27,7 @@ class GameConfig:
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
     lost_starts: float = setting(
-        0.15, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
+        0.3, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
     mirrored_tracks: float = setting(
         0.25, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0

@@ -86,10 +86,11 @@ class Training:
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         self.replay.add(action, float(reward), self.obs, terminated)
         self.step += 1
-        if terminated or truncated:
+        if "episode" in info:
             self.n_episodes += 1
             self.episodes.append(info["episode"])
             self.run.tracker.track_episode(info["episode"], self.n_episodes, self.step)
+        if terminated or truncated:
             self.obs, _ = self.env.reset()
             self.replay.start_episode(self.obs)
         self.run.bar.update(self.step, self.episodes[-1]["r"] if self.episodes else None)

@@ -13,6 +13,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from car_racing import (
     ROAD_CONTRAST,
     TILES_CHARGED_AT_ONCE,
+    TILES_TO_BE_BACK,
     TRAINING_TRACK_SEEDS,
     EpisodeStatistics,
     FastCarRacing,
@@ -412,7 +413,7 @@ def test_some_training_tracks_are_mirrored():
 
 def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     env = make_env(ViewConfig(), TrainingOptions(lost_starts=1.0, missed_tile_charge=100.0))
-    shares, distances, speeds = [], [], []
+    shares, distances, speeds, turns = [], [], [], []
     for i in range(30):
         obs, _ = env.reset(seed=5 if i == 0 else None)
         game = env.unwrapped
@@ -426,6 +427,8 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         shares.append(n_visited / len(centre))
         distances.append(np.linalg.norm(centre - hull, axis=1).min())
         speeds.append(np.hypot(*game.car.hull.linearVelocity))
+        heading = game.track[np.linalg.norm(centre - hull, axis=1).argmin()][1]
+        turns.append(np.cos(game.car.hull.angle - heading))
         # The picture is of here and now, and the whole stack of it.
         np.testing.assert_array_equal(obs[-1], game.observe())
         np.testing.assert_array_equal(obs[0], obs[-1])
@@ -437,6 +440,37 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     assert max(distances) > 15.0
     assert max(distances) <= 25.0
     assert max(speeds) > 50.0
+    assert 0 < sum(speed == 0.0 for speed in speeds) < 15, "some have come to rest"
+    assert 0 < sum(turn < 0.0 for turn in turns) < 15, "some look away from where the road goes"
+
+
+def test_a_lost_start_ends_as_a_truncation_once_the_car_is_back_and_counts_as_no_lap():
+    def touch(env, n_tiles):
+        env.unwrapped.tile_visited_count += n_tiles
+        return env.step(BRAKE)[2:]
+
+    few = TILES_TO_BE_BACK // 2  # the wheels may stand on some more
+    lost = make_env(ViewConfig(), TrainingOptions(lost_starts=1.0))
+    for i in range(2):
+        lost.reset(seed=5 if i == 0 else None)
+        assert touch(lost, few)[:2] == (False, False), "each episode counts from its own start"
+        terminated, truncated, info = touch(lost, TILES_TO_BE_BACK - few)
+        assert (terminated, truncated, info["lost_start"]) == (False, True, True)
+        assert info.keys().isdisjoint({"episode", "is_success"})
+    lap = make_env(ViewConfig(), TrainingOptions())
+    lap.reset(seed=5)
+    terminated, truncated, info = touch(lap, TILES_TO_BE_BACK)
+    assert (terminated, truncated, info["lost_start"]) == (False, False, False)
+
+
+def test_a_lost_start_that_does_not_come_back_is_cut_like_any_idle_car():
+    env = make_env(ViewConfig(action_repeat=10), TrainingOptions(max_idle_frames=30, lost_starts=1.0))
+    for i in range(5):
+        env.reset(seed=5 if i == 0 else None)
+        terminated = truncated = False
+        while not (terminated or truncated):
+            *_, terminated, truncated, info = env.step(BRAKE)
+        assert (terminated, truncated, "episode" in info) == (True, False, False)
 
 
 def test_missed_tiles_of_a_lap_from_its_middle():

@@ -205,6 +205,24 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     assert {options for _, options in rules_at} == {expected}
 
 
+def test_lost_starts_are_followed_by_the_next_and_are_no_laps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real_reset, n_resets = TrainingRules.reset, []
+
+    def watched(self, **options):
+        n_resets.append(1)
+        return real_reset(self, **options)
+
+    monkeypatch.setattr(TrainingRules, "reset", watched)
+    flags = shlex.split("--lost-starts 1 --max-idle-frames 20 --total-steps 40 --checkpoint-dir run --no-aim")
+    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, *flags])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 0
+    assert len(n_resets) > 2
+    assert checkpoint.load(tmp_path / "run").meta["episodes"] == 0
+
+
 def test_what_an_evaluation_is_may_not_change(trained, monkeypatch):
     """A best over eight tracks is no match for one over two."""
     monkeypatch.chdir(trained[0])
