@@ -1,0 +1,63 @@
+"""How often, and how soon, a driver that has lost the road finds it again.
+
+python -m benchmarks.way_back --checkpoint checkpoints/<run>/best [--starts 300]
+
+Training's lost starts (`car_racing.lose_the_road`), but on the development tracks, and driven as when it is scored. A
+good driver loses the road on one lap in a hundred, too seldom to see in its score whether it would come back.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from gymnasium.envs.box2d.car_racing import CarRacing
+
+import checkpoint
+from car_racing import AgentView, EpisodeStatistics, lose_the_road, make_env, tiles_visited
+from drivers import load_driver
+from scoring import DEVELOPMENT_TRACKS, Driver
+from settings import fail
+
+WITHIN_FRAMES = (100, 200, 300, 500)
+
+
+def frames_until_back(driver: Driver, env: AgentView, track: int) -> float:
+    """Frames until a lost car touches a tile that it had not touched before; infinite if it is not back in time."""
+    env.reset(seed=track)
+    game = env.unwrapped
+    assert isinstance(game, CarRacing)
+    lose_the_road(game, np.random.default_rng(track))
+    obs = env.look_anew()
+    n_tiles, frames = tiles_visited(env), 0
+    while frames < WITHIN_FRAMES[-1]:
+        obs, _, terminated, truncated, info = env.step(driver(obs))
+        frames += info["frames"]
+        if tiles_visited(env) > n_tiles:
+            return frames
+        if terminated or truncated:
+            break
+    return np.inf
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--starts", type=int, default=300)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
+    except checkpoint.CheckpointError as error:
+        fail(f"--checkpoint: {error}")
+    env = make_env(view)
+    assert isinstance(env, EpisodeStatistics)
+    env = env.env
+    assert isinstance(env, AgentView)
+    frames = np.array([frames_until_back(driver, env, track) for track in DEVELOPMENT_TRACKS[: options.starts]])
+    for limit in WITHIN_FRAMES:
+        print(f"back within {limit} frames: {np.mean(frames <= limit):.1%} of {len(frames)} lost starts")
+
+
+if __name__ == "__main__":
+    main()
