@@ -13,6 +13,7 @@ environments, `make_vec_env`, is therefore next door in `vec_env`.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -384,6 +385,9 @@ class TrainingOptions:
             driver meets that too seldom to learn the way back. Short, so that much of it can be met.
         mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
             counterclockwise: for one sharp bend to the right they have sixteen to the left, too few to learn from.
+        second_tries: share of the episodes, in [0, 1], that begin shortly before a mistake of an earlier one, as long
+            as there is one that has not been made good (`SecondTries`). What a good driver still gets wrong is rare:
+            so it is practised more often than it is met.
     """
 
     max_idle_frames: int = 100
@@ -391,6 +395,7 @@ class TrainingOptions:
     endless_road: bool = False
     lost_starts: float = 0.0
     mirrored_tracks: float = 0.0
+    second_tries: float = 0.0
 
 
 # The car is about four tiles long: what lies nearer behind its front wheels may still be touched by the rear ones.
@@ -453,7 +458,7 @@ LOST_TURN = 0.7
 SHARE_SPUN = 0.5
 SHARE_AT_REST = 0.2
 
-# A lost car is back when it has touched so many new tiles.
+# A lost car is back when it has touched so many new tiles, and a mistake is made good so many tiles further on.
 TILES_TO_BE_BACK = 30
 
 
@@ -508,6 +513,8 @@ class TrainingRules(gym.Wrapper):
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
     `info["game_reward"]` is a step's reward before any charge, `info["lost_start"]` whether the episode began lost.
+    `info["is_mistake"]` tells whether in this step a tile was left behind or the episode came to a bad end, and
+    `info["idle_frames"]` how many frames before the end of the step the road was last driven on, in new tiles.
 
     Args:
         env: an `AgentView` of a game that draws when it is asked.
@@ -552,9 +559,11 @@ class TrainingRules(gym.Wrapper):
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
         tiles = tiles_visited(self)
-        self._idle_frames = 0 if tiles > self._tiles else self._idle_frames + info["frames"]
+        info["idle_frames"] = self._idle_frames + info["frames"]
+        self._idle_frames = 0 if tiles > self._tiles else info["idle_frames"]
         self._tiles = tiles
-        charge = self.missed_tile_charge * min(self._missed_tiles.count_new(), TILES_CHARGED_AT_ONCE)
+        n_missed = self._missed_tiles.count_new()
+        charge = self.missed_tile_charge * min(n_missed, TILES_CHARGED_AT_ONCE)
         if self._halfway_obs is None and self._missed_tiles.is_halfway:
             self._halfway_obs = obs
         # What terminates besides a finished lap is leaving the field, on any road.
@@ -569,6 +578,7 @@ class TrainingRules(gym.Wrapper):
             truncated = True
         info["game_reward"] = float(reward)
         info["lost_start"] = self._tiles_when_back is not None
+        info["is_mistake"] = n_missed > 0 or (terminated and not info.get("lap_finished", False))
         return obs, float(reward) - charge, terminated, truncated, info
 
     def _draw_mirrored(self) -> bool:
@@ -616,11 +626,36 @@ class EpisodeStatistics(gym.Wrapper):
         return obs, float(reward), terminated, truncated, info
 
 
-class ResumableEpisode(gym.Wrapper):
-    """Remembers how the episode in flight came about, so that it can be brought back to the last bit.
+@dataclass(frozen=True)
+class Moment:
+    """A moment of an episode, as how it came about.
 
-    The game is deterministic: the same track and the same actions lead to the same state. So the state is the random
-    state that the track was drawn from, and the actions since.
+    The game is deterministic: the same track and the same actions lead to the same state, to the last bit.
+
+    Attributes:
+        tracks: the random state that the track, and the car's place on it, were drawn from.
+        actions: float32 (n, 3), those since.
+    """
+
+    tracks: dict[str, Any]
+    actions: NDArray[np.float32]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The moment as plain values, for a checkpoint."""
+        return {"tracks": self.tracks, "actions": self.actions.tolist()}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Moment":
+        """The moment of `as_plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        return cls(plain["tracks"], np.array(plain["actions"], dtype=np.float32).reshape(-1, 3))
+
+
+class ReplayableEpisode(gym.Wrapper):
+    """Remembers how the episode in flight came about, and can go to any such `Moment`.
 
     Args:
         env: one with `TrainingRules` in it.
@@ -645,9 +680,132 @@ class ResumableEpisode(gym.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return obs, float(reward), terminated, truncated, info
 
+    def moment(self, steps_back: int = 0) -> Moment:
+        """The present moment, or the one so many steps ago; no earlier than the episode's beginning."""
+        n_actions = max(len(self._actions) - steps_back, 0)
+        return Moment(self._tracks_before, np.array(self._actions[:n_actions], dtype=np.float32).reshape(-1, 3))
+
+    def go_to(self, moment: Moment) -> tuple[Frame, dict[str, Any]]:
+        """Play an episode up to a moment of it; the tracks that come after it stay those that would have come now.
+
+        Returns:
+            The moment's observation and info, as `reset` does.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is no moment of an episode.
+        """
+        next_tracks = self._tracks.bit_generator.state
+        self._tracks.bit_generator.state = moment.tracks
+        obs, info = self.reset()
+        self._tracks.bit_generator.state = next_tracks
+        for action in moment.actions:
+            obs, _, terminated, truncated, info = self.step(action)
+            if terminated or truncated:
+                raise ValueError("the episode ends before its last action")
+        return obs, info
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A mistake that is to be made good.
+
+    Attributes:
+        start: where the second try begins.
+        tiles: how many tiles the car had touched when it was made.
+    """
+
+    start: Moment
+    tiles: int
+
+    def as_plain(self) -> dict[str, Any]:
+        """The mistake as plain values, for a checkpoint."""
+        return {"start": self.start.as_plain(), "tiles": self.tiles}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Mistake":
+        """The mistake of `as_plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        return cls(Moment.from_plain(plain["start"]), int(plain["tiles"]))
+
+
+# How many frames before a mistake a second try begins: from the latest at which it may still be avoided to the earliest
+# at which it is not yet another story.
+FRAMES_BEFORE_MISTAKE = (16, 128)
+# Mistakes that an environment remembers: the newest, which are those of the present driver.
+MISTAKES_REMEMBERED = 8
+
+
+class SecondTries(gym.Wrapper):
+    """Begins a share of the episodes shortly before a mistake that was made in an earlier one.
+
+    The way there is played again as it was driven, so the car comes at the same bend at the same speed. A second try
+    ends as a truncation where the mistake is made good: once the car is `TILES_TO_BE_BACK` tiles further than it had
+    come, none of them missed, which strikes the mistake off. A try that goes wrong leaves it, or rather the try's own
+    mistake, to be tried again, and goes on. It counts as no lap (`info["episode"]` is taken away).
+    (Going back to a state and exploring from there: Ecoffet et al., "First return, then explore", 2021. Practising
+    more what goes wrong: Jiang et al., "Prioritized Level Replay", 2021.)
+
+    Also brings back an episode in flight, for a training that is resumed.
+
+    Args:
+        env: a `ReplayableEpisode`.
+        share: of the episodes, in [0, 1].
+    """
+
+    def __init__(self, env: ReplayableEpisode, share: float) -> None:
+        super().__init__(env)
+        self._episode = env
+        self._share = share
+        self._action_repeat: int = env.get_wrapper_attr("config").action_repeat
+        self._choices = np.random.default_rng()
+        self._mistakes: deque[Mistake] = deque(maxlen=MISTAKES_REMEMBERED)
+        # The mistake that the episode in flight is a second try at, and whether the episode has had its own already.
+        self._trying: Mistake | None = None
+        self._has_erred = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        if seed is not None:
+            self._choices = np.random.default_rng([seed, 1])
+            self._mistakes.clear()
+        self._trying = None
+        self._has_erred = False
+        if self._mistakes and self._choices.random() < self._share:
+            self._trying = self._mistakes[self._choices.integers(len(self._mistakes))]
+            self._mistakes.remove(self._trying)
+            return self._episode.go_to(self._trying.start)
+        return self._episode.reset(seed=seed, options=options)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if info["is_mistake"] and not self._has_erred and not info["lost_start"]:
+            self._remember(info["idle_frames"])
+        if self._trying is not None:
+            info.pop("episode", None)
+            info.pop("is_success", None)
+            if not terminated and tiles_visited(self) >= self._trying.tiles + TILES_TO_BE_BACK:
+                truncated = True
+        return obs, float(reward), terminated, truncated, info
+
+    def _remember(self, frames_ago: int) -> None:
+        """Keep the way to a mistake that was made so many frames ago."""
+        self._has_erred = True
+        frames_back = frames_ago + int(self._choices.integers(*FRAMES_BEFORE_MISTAKE, endpoint=True))
+        start = self._episode.moment(steps_back=frames_back // self._action_repeat)
+        self._mistakes.append(Mistake(start, tiles_visited(self)))
+
     def capture_episode(self) -> dict[str, Any]:
-        """The episode in flight as plain values, for `restore_episode`."""
-        return {"tracks": self._tracks_before, "actions": [action.tolist() for action in self._actions]}
+        """The episode in flight, and what the choice of the next ones depends on, as plain values."""
+        return {
+            "present": self._episode.moment().as_plain(),
+            "next_tracks": self.get_wrapper_attr("tracks").bit_generator.state,
+            "choices": self._choices.bit_generator.state,
+            "mistakes": [mistake.as_plain() for mistake in self._mistakes],
+            "trying": None if self._trying is None else self._trying.as_plain(),
+            "has_erred": self._has_erred,
+        }
 
     def restore_episode(self, state: dict[str, Any]) -> Frame:
         """Play a captured episode again, up to where it was, and return its latest observation.
@@ -655,12 +813,13 @@ class ResumableEpisode(gym.Wrapper):
         Raises:
             KeyError, TypeError, ValueError: if the state is no such episode.
         """
-        self._tracks.bit_generator.state = state["tracks"]
-        obs, _ = self.reset()
-        for action in state["actions"]:
-            obs, _, terminated, truncated, _ = self.step(np.array(action, dtype=np.float32))
-            if terminated or truncated:
-                raise ValueError("the episode in flight ends before its last action")
+        obs, _ = self._episode.go_to(Moment.from_plain(state["present"]))
+        self.get_wrapper_attr("tracks").bit_generator.state = state["next_tracks"]
+        self._choices.bit_generator.state = state["choices"]
+        self._mistakes.clear()
+        self._mistakes.extend(Mistake.from_plain(mistake) for mistake in state["mistakes"])
+        self._trying = None if state["trying"] is None else Mistake.from_plain(state["trying"])
+        self._has_erred = bool(state["has_erred"])
         return obs
 
 
@@ -691,7 +850,7 @@ def make_env(
     seen = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view, lambda _: game.observe())
     if training is None:
         return EpisodeStatistics(seen)
-    return ResumableEpisode(EpisodeStatistics(TrainingRules(seen, training)))
+    return SecondTries(ReplayableEpisode(EpisodeStatistics(TrainingRules(seen, training))), training.second_tries)
 
 
 class Spectator(gym.Wrapper):

@@ -32,6 +32,12 @@ class GameConfig:
     mirrored_tracks: float = setting(
         0.25, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
     )
+    second_tries: float = setting(
+        0.0,
+        "in training, share of the episodes that begin shortly before an earlier mistake, until that is made good",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
     @property
     def view(self) -> ViewConfig:
@@ -46,4 +52,5 @@ class GameConfig:
             endless_road=self.endless_road,
             lost_starts=self.lost_starts,
             mirrored_tracks=self.mirrored_tracks,
+            second_tries=self.second_tries,
         )
