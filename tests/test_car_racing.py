@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from car_racing import (
+    FRAMES_BEFORE_MISTAKE,
     ROAD_CONTRAST,
     TILES_CHARGED_AT_ONCE,
     TILES_TO_BE_BACK,
@@ -503,6 +504,153 @@ def test_a_lost_start_is_resumed_to_the_last_bit():
         other.restore_episode(env.capture_episode())
         for mine, theirs in zip(drive_on(env, 5), drive_on(other, 5), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def wander(env, rng, n_steps):
+    """Drive at random; observations, rewards, and the numbers of the steps after which a new episode began."""
+    seen, rewards, ends = [], [], []
+    for i in range(n_steps):
+        obs, reward, terminated, truncated, _ = env.step(rng.uniform([-1, 0, -1], [1, 1, -0.8]).astype(np.float32))
+        if terminated or truncated:
+            obs, _ = env.reset()
+            ends.append(i)
+        seen.append(obs)
+        rewards.append(reward)
+    return np.array(seen), np.array(rewards), ends
+
+
+def along_the_road(game):
+    """The action of a slow driver that looks four tiles ahead, by the map instead of the picture."""
+    centres = np.array([place[2:4] for place in game.track])
+    position = np.array(game.car.hull.position)
+    nearest = np.linalg.norm(centres - position, axis=1).argmin()
+    way = centres[(nearest + 4) % len(centres)] - position
+    off = (np.arctan2(-way[0], way[1]) - game.car.hull.angle + np.pi) % (2 * np.pi) - np.pi
+    speed = np.linalg.norm(game.car.hull.linearVelocity)
+    return np.array(
+        [np.clip(-2.0 * off, -1, 1), -0.6 if speed < 25.0 else -1.0, -0.2 if speed > 35.0 else -1.0], np.float32
+    )
+
+
+def state_of(game):
+    hull = game.car.hull
+    return [*hull.position, hull.angle, *hull.linearVelocity, game.tile_visited_count, game.t]
+
+
+def drive_off_the_road(env):
+    """Full gas, straight on; the states on the way to where the episode ends, and its last info."""
+    states = []
+    while True:
+        states.append(state_of(env.unwrapped))
+        *_, terminated, truncated, info = env.step(GAS)
+        if terminated or truncated:
+            return states, info
+
+
+def test_a_second_try_begins_shortly_before_the_road_was_lost_as_it_was_driven():
+    env = make_env(ViewConfig(), TrainingOptions(second_tries=1.0))
+    for seed in range(3, 9):
+        env.reset(seed=seed)
+        game = env.unwrapped
+        states, info = drive_off_the_road(env)
+        assert info["is_mistake"]
+        tiles = [state[-2] for state in states]
+        when_lost = tiles.index(tiles[-1])
+        track = list(game.track)
+        obs, _ = env.reset()
+        assert game.track == track
+        first, last = FRAMES_BEFORE_MISTAKE
+        steps_back = when_lost - states.index(state_of(game))
+        assert first // 4 <= steps_back <= last // 4 or state_of(game) == states[0]
+        np.testing.assert_array_equal(obs[-1], game.observe())
+
+
+def test_a_mistake_is_tried_again_until_it_is_made_good_and_none_of_that_is_a_lap():
+    env = make_env(ViewConfig(), TrainingOptions(second_tries=1.0))
+    env.reset(seed=3)
+    game = env.unwrapped
+    _, info = drive_off_the_road(env)
+    assert "episode" in info
+    first_track, n_tiles = list(game.track), game.tile_visited_count
+    for _ in range(2):
+        env.reset()
+        assert game.track == first_track
+        _, info = drive_off_the_road(env)
+        assert info["is_mistake"]
+        assert "episode" not in info
+    env.reset()
+    assert game.track == first_track
+    ended = False
+    while not ended:
+        *_, terminated, truncated, info = env.step(along_the_road(game))
+        ended = terminated or truncated
+    assert (terminated, truncated, info["is_mistake"]) == (False, True, False)
+    assert TILES_TO_BE_BACK <= game.tile_visited_count - n_tiles < 2 * TILES_TO_BE_BACK
+    assert "episode" not in info
+    env.reset()
+    assert game.track != first_track
+
+
+def test_second_tries_leave_the_order_of_the_new_tracks_as_it_was():
+    def tracks(share, n_episodes):
+        env = make_env(ViewConfig(action_repeat=50), TrainingOptions(second_tries=share))
+        env.reset(seed=3)
+        met = [tuple(env.unwrapped.track)]
+        while len(met) < n_episodes:
+            *_, terminated, truncated, _ = env.step(GAS)
+            if terminated or truncated:
+                env.reset()
+                met.append(tuple(env.unwrapped.track))
+        return met
+
+    new = tracks(0.0, 6)
+    assert len(set(new)) == 6
+    mixed = tracks(0.5, 12)
+    in_order = list(dict.fromkeys(mixed))
+    assert 1 < len(in_order) < 12
+    assert in_order[:6] == new[: len(in_order)]
+
+
+def test_a_lost_start_that_goes_wrong_is_not_tried_again():
+    env = make_env(ViewConfig(action_repeat=10), TrainingOptions(lost_starts=1.0, second_tries=1.0))
+    env.reset(seed=3)
+    for _ in range(3):
+        track = list(env.unwrapped.track)
+        terminated = False
+        while not terminated:
+            *_, terminated, _, info = env.step(BRAKE)
+        assert info["is_mistake"]
+        env.reset()
+        assert env.unwrapped.track != track
+
+
+@pytest.mark.parametrize("n_steps", [30, 130, 300])
+def test_second_tries_are_resumed_to_the_last_bit(n_steps):
+    training = TrainingOptions(lost_starts=0.15, mirrored_tracks=0.3, second_tries=0.7)
+    env = make_env(ViewConfig(), training)
+    env.reset(seed=3)
+    wander(env, np.random.default_rng(0), n_steps)
+    captured = env.capture_episode()
+    other = make_env(ViewConfig(), training)
+    other.reset(seed=99)
+    wander(other, np.random.default_rng(1), 100)
+    other.restore_episode(captured)
+    *mine, ends = wander(env, np.random.default_rng(2), 300)
+    *theirs, their_ends = wander(other, np.random.default_rng(2), 300)
+    assert len(ends) > 3
+    assert ends == their_ends
+    for my_part, their_part in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(my_part, their_part)
+
+
+def test_a_finished_lap_is_no_mistake():
+    env = make_env(ViewConfig(action_repeat=1), TrainingOptions())
+    env.reset(seed=0)
+    game = env.unwrapped
+    game.tile_visited_count = len(game.track)
+    *_, terminated, _, info = env.step(BRAKE)
+    assert terminated
+    assert not info["is_mistake"]
 
 
 def test_missed_tiles_are_not_charged_for_driving_backwards():
