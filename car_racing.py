@@ -651,7 +651,8 @@ class Moment:
         Raises:
             KeyError, TypeError, ValueError: if it is none.
         """
-        return cls(plain["tracks"], np.array(plain["actions"], dtype=np.float32).reshape(-1, 3))
+        actions = plain["actions"]
+        return cls(plain["tracks"], np.array(actions, dtype=np.float32).reshape(len(actions), 3))
 
 
 class ReplayableEpisode(gym.Wrapper):

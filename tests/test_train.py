@@ -276,8 +276,8 @@ HOSTILE = {
     "a stack of two frames": lambda meta, state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
     "a count of frames in words": lambda meta, state: state["replay"].update(n_frames="x"),
     "transitions of frames to come": lambda meta, state: state["replay"]["numbers"].add_(10**9),
-    "a track from no generator": lambda meta, state: state["env"]["tracks"]["state"].update(state=-1),
-    "actions of two numbers": lambda meta, state: state["env"].update(actions=[[0.0, 0.0]]),
+    "a track from no generator": lambda meta, state: state["env"]["present"]["tracks"]["state"].update(state=-1),
+    "actions of two numbers": lambda meta, state: state["env"]["present"].update(actions=[[0.0, 0.0]] * 3),
     "a generator of negative numbers": lambda meta, state: state["generators"]["python"]["state"].neg_(),
 }
 
