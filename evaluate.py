@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from film import MAX_GIF_TRACKS, Film
 from scoring import SCORING_TRACKS, Actions, Driver, Score, TrackResult, drive
 from session import check_writable_directory, describe_run, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 CONFIDENCE = 0.95
 N_WORST = 5
@@ -110,6 +112,7 @@ class _Process:
 
 def _start_process(packed: bytes, actions: Actions | None) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     # One thread and one track at a time: the same numbers on any number of cores.
     torch.set_num_threads(1)
     _Process.drivers = [load_driver(one, actions) for one in pickle.loads(packed)]
@@ -153,11 +156,16 @@ def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actio
     packed = pickle.dumps([driver_only(one) for one in loaded])
     with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (packed, actions)) as pool:
         try:
-            # Ctrl-C reaches every process of the terminal; those that drive are started deaf to it, and end below.
-            on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # Its start would lift the block again.
+            resource_tracker.ensure_running()
+            # Ctrl-C reaches every process of the terminal; those that drive are started deaf to it, and end below. To
+            # start them takes seconds, and what is said meanwhile must wait: not be lost, nor break a start in two.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             # Not `map`: left early, it cancels what waits, over which the pool's own thread may fall with a traceback.
-            driven = [pool.submit(_drive_in_process, *job) for job in zip(which, seeds, strict=True)]
-            signal.signal(signal.SIGINT, on_interrupt)
+            try:
+                driven = [pool.submit(_drive_in_process, *job) for job in zip(which, seeds, strict=True)]
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             with tqdm(driven, desc="scoring", unit="track") as bar:
                 results = [one.result() for one in bar]
         except BaseException:
