@@ -706,7 +706,7 @@ class ReplayableEpisode(gym.Wrapper):
         return obs, info
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mistake:
     """A mistake that is to be made good.
 
@@ -763,31 +763,33 @@ class SecondTries(gym.Wrapper):
         self._action_repeat: int = env.get_wrapper_attr("config").action_repeat
         self._choices = np.random.default_rng()
         self._mistakes: deque[Mistake] = deque(maxlen=MISTAKES_REMEMBERED)
-        # The mistake that the episode in flight is a second try at, and whether the episode has had its own already.
-        self._trying: Mistake | None = None
+        # How many tiles the car has touched once the mistake is made good, if the episode in flight is a second try;
+        # and whether it has had a mistake of its own already.
+        self._tiles_when_good: int | None = None
         self._has_erred = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
             self._choices = np.random.default_rng([seed, 1])
             self._mistakes.clear()
-        self._trying = None
+        self._tiles_when_good = None
         self._has_erred = False
         if self._mistakes and self._choices.random() < self._share:
-            self._trying = self._mistakes[self._choices.integers(len(self._mistakes))]
-            self._mistakes.remove(self._trying)
-            return self._episode.go_to(self._trying.start)
+            which = int(self._choices.integers(len(self._mistakes)))
+            mistake = self._mistakes[which]
+            del self._mistakes[which]
+            self._tiles_when_good = mistake.tiles + TILES_TO_BE_BACK
+            return self._episode.go_to(mistake.start)
         return self._episode.reset(seed=seed, options=options)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if info["is_mistake"] and not self._has_erred and not info["lost_start"]:
+        if self._share and info["is_mistake"] and not self._has_erred and not info["lost_start"]:
             self._remember(info["idle_frames"])
-        if self._trying is not None:
+        if self._tiles_when_good is not None:
             info.pop("episode", None)
             info.pop("is_success", None)
-            if not terminated and tiles_visited(self) >= self._trying.tiles + TILES_TO_BE_BACK:
-                truncated = True
+            truncated = truncated or (not terminated and tiles_visited(self) >= self._tiles_when_good)
         return obs, float(reward), terminated, truncated, info
 
     def _remember(self, frames_ago: int) -> None:
@@ -804,7 +806,7 @@ class SecondTries(gym.Wrapper):
             "next_tracks": self.get_wrapper_attr("tracks").bit_generator.state,
             "choices": self._choices.bit_generator.state,
             "mistakes": [mistake.as_plain() for mistake in self._mistakes],
-            "trying": None if self._trying is None else self._trying.as_plain(),
+            "tiles_when_good": self._tiles_when_good,
             "has_erred": self._has_erred,
         }
 
@@ -819,7 +821,7 @@ class SecondTries(gym.Wrapper):
         self._choices.bit_generator.state = state["choices"]
         self._mistakes.clear()
         self._mistakes.extend(Mistake.from_plain(mistake) for mistake in state["mistakes"])
-        self._trying = None if state["trying"] is None else Mistake.from_plain(state["trying"])
+        self._tiles_when_good = None if state["tiles_when_good"] is None else int(state["tiles_when_good"])
         self._has_erred = bool(state["has_erred"])
         return obs
 

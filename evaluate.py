@@ -10,10 +10,10 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
@@ -31,10 +31,8 @@ from checkpoint import Checkpoint, CheckpointError, in_one_line
 from drivers import driver_only, load_driver
 from film import MAX_GIF_TRACKS, Film
 from scoring import SCORING_TRACKS, Actions, Driver, Score, TrackResult, drive
-from session import check_writable_directory, describe_run, tell_passed_over
+from session import STOP_SIGNALS, check_writable_directory, describe_run, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 CONFIDENCE = 0.95
 N_WORST = 5
@@ -112,6 +110,7 @@ class _Process:
 
 def _start_process(packed: bytes, actions: Actions | None) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    # Started deaf to it, but it is how the parent ends this.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     # One thread and one track at a time: the same numbers on any number of cores.
     torch.set_num_threads(1)
@@ -142,6 +141,18 @@ def drive_stock(
         env.close()
 
 
+@contextmanager
+def _stops_held_back() -> Iterator[None]:
+    """What would stop this process is heard afterwards; a process that is started meanwhile is deaf to it."""
+    # Its start, at the first process's, would let them through again.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
 def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actions | None = None) -> list[Score]:
     """Score checkpoints on the same tracks, over all cores, with a progress bar.
 
@@ -156,16 +167,11 @@ def evaluate(loaded: Sequence[Checkpoint], tracks: Sequence[int], actions: Actio
     packed = pickle.dumps([driver_only(one) for one in loaded])
     with ProcessPoolExecutor(n_processes, get_context("spawn"), _start_process, (packed, actions)) as pool:
         try:
-            # Its start would lift the block again.
-            resource_tracker.ensure_running()
             # Ctrl-C reaches every process of the terminal; those that drive are started deaf to it, and end below. To
-            # start them takes seconds, and what is said meanwhile must wait: not be lost, nor break a start in two.
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-            # Not `map`: left early, it cancels what waits, over which the pool's own thread may fall with a traceback.
-            try:
+            # start them takes seconds, and a stop meanwhile must wait: not be lost, nor break a start in two.
+            with _stops_held_back():
+                # Not `map`: left early, it cancels what waits, over which the pool's own thread may fall.
                 driven = [pool.submit(_drive_in_process, *job) for job in zip(which, seeds, strict=True)]
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             with tqdm(driven, desc="scoring", unit="track") as bar:
                 results = [one.result() for one in bar]
         except BaseException:
