@@ -58,8 +58,14 @@ class SACConfig(GameConfig):
     batch_size: int = setting(128, "transitions in an update", minimum=1)
     learning_starts: int = setting(1_000, "steps of random actions before the first update", minimum=1)
     updates_per_step: int = setting(1, "updates after each step", minimum=1)
+    train_freq: int = setting(
+        1,
+        "steps between two times of updating; from 2 on there is more to learn from than there are updates",
+        minimum=1,
+    )
     learning_rate: float = setting(1e-3, "Adam's step size for encoder, critic and actor", above=0.0)
     alpha_learning_rate: float = setting(1e-3, "Adam's step size for the temperature alpha", above=0.0)
+    falling_rates: bool = setting(False, "let both of Adam's step sizes fall linearly, to 0 at the end")
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
     tau: float = setting(0.01, "share of the critic that the target critic takes on at a time", above=0.0, maximum=1.0)
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
@@ -315,6 +321,14 @@ def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Te
     return shifted.contiguous(memory_format=torch.channels_last)
 
 
+def scaled(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Pixels, uint8 (batch, channels, height, width), as an encoder takes them: in [-0.5, 0.5].
+
+    They lie channels last in memory, on which convolutions are faster.
+    """
+    return obs.to(dtype, memory_format=torch.channels_last, copy=True).mul_(1.0 / 255.0).sub_(0.5)
+
+
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
     """Two hidden layers with ReLU."""
     return nn.Sequential(
@@ -361,11 +375,10 @@ class Encoder(nn.Module):
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        """Features (batch, feature_dim), in (-1, 1), of pixels (batch, channels, height, width) in [0, 255]."""
-        # Channels-last all the way, in which convolutions are faster; so is flattening, as no number has to move.
-        obs = obs.to(self.linear.weight.dtype, memory_format=torch.channels_last)
-        hidden = self.convolutions(obs.mul(1.0 / 255.0).sub_(0.5))
-        return torch.tanh(self.norm(self.linear(hidden.permute(0, 2, 3, 1).flatten(1))))
+        """Features (batch, feature_dim), in (-1, 1), of `scaled` pixels (batch, channels, height, width)."""
+        # Flattened as it lies in memory, channels last, no number has to move.
+        hidden = self.convolutions(obs).permute(0, 2, 3, 1).flatten(1)
+        return torch.tanh(self.norm(self.linear(hidden)))
 
 
 class Critic(nn.Module):
@@ -382,7 +395,10 @@ class Critic(nn.Module):
     def forward(
         self, obs: torch.Tensor, actions: torch.Tensor, detach_encoder: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both Q-values, (batch, 1) each, of pixels and actions; `detach_encoder` keeps gradients from the encoder."""
+        """Both Q-values, (batch, 1) each, of `scaled` pixels and actions.
+
+        `detach_encoder` keeps gradients from the encoder.
+        """
         features = self.encoder(obs)
         return self.q_values(features.detach() if detach_encoder else features, actions)
 
@@ -501,7 +517,7 @@ class SACAgent:
         self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
 
         def adam(parameters: Any, learning_rate: float) -> torch.optim.Adam:
-            return torch.optim.Adam(parameters, learning_rate, fused=True, capturable=self._is_recorded)
+            return torch.optim.Adam(parameters, self._rate(learning_rate), fused=True, capturable=self._is_recorded)
 
         self.critic_optimizer = adam(self.critic.parameters(), config.learning_rate)
         self.actor_optimizer = adam(self.actor.parameters(), config.learning_rate)
@@ -521,7 +537,7 @@ class SACAgent:
     def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
         """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
         with torch.no_grad():
-            features = self.critic.encoder(torch.from_numpy(obs[None]).to(self.device))
+            features = self.critic.encoder(scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype))
             if deterministic:
                 action = torch.tanh(self.actor(features)[0])
             else:
@@ -536,7 +552,8 @@ class SACAgent:
         """One step of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
         config = self.config
         batch = replay.sample(config.batch_size, self.generator)
-        obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
+        # Scaled once for all that look at them: of a light encoder's update that is a third of the work.
+        obs, next_obs = (scaled(self._shifted(pixels), self.dtype) for pixels in (batch.obs, batch.next_obs))
         noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
         self.n_updates += 1
 
@@ -555,7 +572,7 @@ class SACAgent:
         not_terminated: torch.Tensor,
         next_noise: torch.Tensor,
     ) -> None:
-        """Fit both Q-functions, and the encoder with them, to the soft Bellman target."""
+        """Fit both Q-functions, and the encoder with them, to the soft Bellman target. Both `obs` are `scaled`."""
         loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, not_terminated, next_noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
@@ -584,6 +601,17 @@ class SACAgent:
         """Let the target critic follow: theta' <- tau theta + (1 - tau) theta'."""
         with torch.no_grad():
             torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
+
+    def set_rates(self, share: float) -> None:
+        """Let both of Adam's step sizes be `share` of what the settings say."""
+        config = self.config
+        rates = (config.learning_rate, config.learning_rate, config.alpha_learning_rate)
+        for name, rate in zip(OPTIMIZERS, rates, strict=True):
+            for group in getattr(self, name).param_groups:
+                if self._is_recorded:
+                    group["lr"].fill_(share * rate)
+                else:
+                    group["lr"] = share * rate
 
     def pop_metrics(self) -> dict[str, float]:
         """Means over the updates since the last call, by name; empty where there was none. Waits for the GPU."""
@@ -623,7 +651,9 @@ class SACAgent:
             getattr(self, name).load_state_dict(state[name])
         for name in OPTIMIZERS:
             for group in getattr(self, name).param_groups:
-                group["capturable"] = self._is_recorded  # whatever it was where the checkpoint was made
+                # Whatever these were where the checkpoint was made.
+                group["capturable"] = self._is_recorded
+                group["lr"] = self._rate(float(group["lr"]))
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self.n_updates = state["n_updates"]
@@ -659,6 +689,10 @@ class SACAgent:
             self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
             self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
             self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
+
+    def _rate(self, learning_rate: float) -> float | torch.Tensor:
+        """A step size for Adam; what is recorded once reads it anew each time if it is a tensor."""
+        return torch.tensor(learning_rate, device=self.device) if self._is_recorded else learning_rate
 
     def _shifted(self, obs: torch.Tensor) -> torch.Tensor:
         pad = self.config.pad

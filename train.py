@@ -60,10 +60,8 @@ class Training:
         self._evaluate_and_save()
         while self.step < self.config.total_steps and self.run.stop.received is None:
             action = self._act()
-            if self.step >= self.config.learning_starts:
-                # On a GPU the updates are only queued here: it works on them while the game is played on the CPU.
-                for _ in range(self.config.updates_per_step):
-                    self.agent.update(self.replay)
+            if self.step >= self.config.learning_starts and self.step % self.config.train_freq == 0:
+                self._update()
             self._play(action)
             if self.step % LOG_FREQ == 0 or self.step == self.config.total_steps:
                 self.writer.write(self._training_metrics(), {}, self.step)
@@ -78,6 +76,13 @@ class Training:
         action = self.agent.act(self.obs)
         self._require(bool(np.isfinite(action).all()))
         return action
+
+    def _update(self) -> None:
+        if self.config.falling_rates:
+            self.agent.set_rates(1.0 - self.step / self.config.total_steps)
+        # On a GPU the updates are only queued here: it works on them while the game is played on the CPU.
+        for _ in range(self.config.updates_per_step):
+            self.agent.update(self.replay)
 
     def _play(self, action: NDArray[np.float32]) -> None:
         # Dear from the start, missed tiles would keep a beginner, who misses most, from coming back to the road at all.

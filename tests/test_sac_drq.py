@@ -14,7 +14,18 @@ import torch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from benchmarks.literal_sac import LiteralSAC
-from sac_drq import ACTION_DIM, ENCODERS, Actor, ReplayBuffer, SACAgent, SACConfig, driver_of, make_replay, random_shift
+from sac_drq import (
+    ACTION_DIM,
+    ENCODERS,
+    Actor,
+    ReplayBuffer,
+    SACAgent,
+    SACConfig,
+    driver_of,
+    make_replay,
+    random_shift,
+    scaled,
+)
 
 CPU = torch.device("cpu")
 HAS_COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
@@ -381,6 +392,7 @@ def changed(before, after):
 def test_each_part_of_an_update_changes_its_own_networks_alone():
     agent = SACAgent(SMALL, CPU)
     obs, actions, rewards, next_obs, not_terminated, noise = random_batch(SMALL)
+    obs, next_obs = scaled(obs, agent.dtype), scaled(next_obs, agent.dtype)
     states = [parameters_of(agent)]
     agent.update_critic(obs, actions, rewards, next_obs, not_terminated, noise)
     states.append(parameters_of(agent))
@@ -449,7 +461,7 @@ def test_the_end_of_the_game_has_no_future_where_the_time_limit_has(terminated):
     with torch.no_grad():
         for parameter in agent.critic_target.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        q1, q2 = agent.critic(torch.from_numpy(first[None]), torch.from_numpy(action[None]))
+        q1, q2 = agent.critic(scaled(torch.from_numpy(first[None]), agent.dtype), torch.from_numpy(action[None]))
     literal = LiteralSAC(agent)
     agent.generator.manual_seed(8)
     draws = torch.Generator().manual_seed(8)
@@ -560,7 +572,7 @@ def test_actions():
             assert (np.abs(each) <= 1.0).all()
         assert not np.array_equal(action, again)
         with torch.no_grad():
-            mean, _ = agent.actor(agent.critic.encoder(torch.from_numpy(obs[None])))
+            mean, _ = agent.actor(agent.critic.encoder(scaled(torch.from_numpy(obs[None]), agent.dtype)))
         np.testing.assert_array_equal(best, torch.tanh(mean)[0])
         np.testing.assert_array_equal(driver_of(agent)(obs), best)
         for each in (action, again):
@@ -571,7 +583,7 @@ def test_sampled_actions_spread_as_the_actor_says():
     agent = SACAgent(replace(SMALL, log_std_min=-2.0, log_std_max=0.0), CPU)
     obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
     with torch.no_grad():
-        mean, log_std = agent.actor(agent.critic.encoder(torch.from_numpy(obs[None])))
+        mean, log_std = agent.actor(agent.critic.encoder(scaled(torch.from_numpy(obs[None]), agent.dtype)))
     unsquashed = np.arctanh([agent.act(obs) for _ in range(2_000)])
     np.testing.assert_allclose(unsquashed.mean(0), mean[0], atol=0.04)
     np.testing.assert_allclose(unsquashed.std(0), log_std.exp()[0], rtol=0.06)
@@ -608,7 +620,8 @@ def test_metrics_are_what_their_names_say():
     literal = LiteralSAC(agent)
     target_q = literal.target_q(rewards, next_obs, not_terminated, noise)
     q1, q2 = literal.q_values(literal.critic, literal.encode(literal.critic, obs), actions)
-    agent.update_critic(obs, actions, rewards, next_obs, not_terminated, noise)
+    pixels = scaled(obs, agent.dtype)
+    agent.update_critic(pixels, actions, rewards, scaled(next_obs, agent.dtype), not_terminated, noise)
     metrics = agent.pop_metrics()
     assert metrics["q1_mean"] == pytest.approx(q1.mean().item())
     assert metrics["q2_mean"] == pytest.approx(q2.mean().item())
@@ -616,9 +629,9 @@ def test_metrics_are_what_their_names_say():
 
     alpha, actor = agent.alpha.item(), copy.deepcopy(agent.actor)
     with torch.no_grad():
-        sampled, log_prob = actor.sample(agent.critic.encoder(obs), noise)
-        q = torch.minimum(*agent.critic(obs, sampled))
-    agent.update_actor_and_alpha(obs, noise)
+        sampled, log_prob = actor.sample(agent.critic.encoder(pixels), noise)
+        q = torch.minimum(*agent.critic(pixels, sampled))
+    agent.update_actor_and_alpha(pixels, noise)
     metrics = agent.pop_metrics()
     assert metrics["entropy"] == pytest.approx(-log_prob.mean().item())
     assert metrics["actor_loss"] == pytest.approx((alpha * log_prob - q).mean().item())
