@@ -353,6 +353,17 @@ def test_twenty_updates_equal_the_literal_ones(variant):
     assert_close_parameters(real, literal, rtol=1e-9, atol=1e-10)
 
 
+def test_with_other_rates_the_updates_equal_the_literal_ones_at_those_rates():
+    agent, replay = SACAgent(SMALL, CPU, torch.float64), random_replay(SMALL)
+    literal = LiteralSAC(agent)
+    for share in (1.0, 0.5, 0.01):
+        agent.set_rates(share)
+        literal.critic_optimizer.param_groups[0]["lr"] = share * SMALL.learning_rate
+        literal.actor_optimizer.param_groups[0]["lr"] = share * SMALL.learning_rate
+        literal.alpha_optimizer.param_groups[0]["lr"] = share * SMALL.alpha_learning_rate
+        assert_close_parameters(updated(agent, replay, 4), updated(literal, replay, 4), rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_in_single_precision_the_updates_stay_close_to_the_literal_ones(encoder):
     """As a share of the way: of a gradient next to nothing, Adam makes a whole step, whatever sign rounding gave it."""
@@ -527,8 +538,12 @@ def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     cuda = torch.device("cuda")
     here, there = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, compile=compile), cuda, torch.float64)
-    expected = updated(here, random_replay(SMALL), 20)
-    assert_close_parameters(updated(there, random_replay(SMALL, device=cuda), 20), expected, rtol=1e-6, atol=1e-8)
+    replays = random_replay(SMALL), random_replay(SMALL, device=cuda)
+    for share in (1.0, 0.25):
+        here.set_rates(share)
+        there.set_rates(share)
+        expected = updated(here, replays[0], 10)
+        assert_close_parameters(updated(there, replays[1], 10), expected, rtol=1e-6, atol=1e-8)
     metrics = there.pop_metrics()
     for name, value in here.pop_metrics().items():
         assert metrics[name] == pytest.approx(value, rel=1e-5), name

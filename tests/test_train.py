@@ -205,6 +205,30 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     assert {options for _, options in rules_at} == {expected}
 
 
+@pytest.mark.parametrize("is_falling", [True, False])
+def test_updates_come_at_their_rhythm_and_their_rates_fall_if_asked_to(tmp_path, monkeypatch, is_falling):
+    monkeypatch.chdir(tmp_path)
+    real_update, rates = SACAgent.update, []
+
+    def watched(self, replay):
+        optimizers = (self.critic_optimizer, self.actor_optimizer, self.alpha_optimizer)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+        real_update(self, replay)
+
+    monkeypatch.setattr(SACAgent, "update", watched)
+    flags = shlex.split("--train-freq 5 --updates-per-step 2 --learning-rate 0.01 --alpha-learning-rate 0.1 --no-aim")
+    falling = ["--falling-rates"] if is_falling else []
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", *SMALL, *flags, *falling, "--total-steps", "80", "--eval-tracks", "1"]
+    )
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 0
+    # After 40 random steps: at step 40, 45, ..., 75 of 80, twice each.
+    share = np.repeat(1.0 - np.arange(40, 80, 5) / 80 if is_falling else np.ones(8), 2)
+    np.testing.assert_allclose(rates, share[:, None] * [0.01, 0.01, 0.1])
+
+
 def test_lost_starts_are_followed_by_the_next_and_are_no_laps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real_reset, n_resets = TrainingRules.reset, []
