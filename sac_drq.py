@@ -552,7 +552,7 @@ class SACAgent:
         """One step of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
         config = self.config
         batch = replay.sample(config.batch_size, self.generator)
-        # Scaled once for all that look at them: of a light encoder's update that is a third of the work.
+        # Scaled once for all that look at them: beside a light encoder that is no small part of the work.
         obs, next_obs = (scaled(self._shifted(pixels), self.dtype) for pixels in (batch.obs, batch.next_obs))
         noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
         self.n_updates += 1
