@@ -57,10 +57,10 @@ class SACConfig(GameConfig):
     replay_size: int = setting(30_000, "transitions that the replay buffer keeps, 7.5 kB each", minimum=1)
     batch_size: int = setting(128, "transitions in an update", minimum=1)
     learning_starts: int = setting(1_000, "steps of random actions before the first update", minimum=1)
-    updates_per_step: int = setting(1, "updates after each step", minimum=1)
+    updates_per_step: int = setting(1, "updates at a time", minimum=1)
     train_freq: int = setting(
         1,
-        "steps between two times of updating; from 2 on there is more to learn from than there are updates",
+        "steps from one time of updating to the next; more of them where driving is cheap beside an update",
         minimum=1,
     )
     learning_rate: float = setting(1e-3, "Adam's step size for encoder, critic and actor", above=0.0)
@@ -580,7 +580,10 @@ class SACAgent:
         self._critic_sums += torch.stack([loss.detach(), q1.detach().mean(), q2.detach().mean(), self._one])
 
     def update_actor_and_alpha(self, obs: torch.Tensor, noise: torch.Tensor) -> None:
-        """Move the actor towards what the new critic values, and the temperature towards the target entropy."""
+        """Move the actor towards what the new critic values, and the temperature towards the target entropy.
+
+        `obs` is `scaled`.
+        """
         # The encoder has just changed: features from before the critic's step would be of another encoder. No gradient
         # of the actor's reaches it, so one encoding serves the actor and its Q-values alike.
         with torch.no_grad():
