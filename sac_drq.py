@@ -113,7 +113,7 @@ class Batch(NamedTuple):
         obs: uint8 (batch, channels, height, width).
         actions: float32 (batch, action_dim), in [-1, 1].
         rewards: float32 (batch, 1).
-        next_obs: as `obs`. It overlaps with `obs` in memory.
+        next_obs: as `obs`.
         not_terminated: float32 (batch, 1): 0 where the game ended, 1 elsewhere. A time limit does not end the game.
     """
 
@@ -135,9 +135,9 @@ class ReplayBuffer:
     """The newest `capacity` transitions of one environment, every frame stored once.
 
     An observation is a stack of frames, of which all but the newest are in the observation before it, too. So a
-    transition is stored as the *numbers* of its frames, `frame_stack + 1` of them, and its two stacks are gathered when
-    it is drawn. At an episode's start the numbers repeat, as the frames of the stack do; so no stack ever reaches
-    across an episode's start, a reset or the seam of the ring that the frames lie in.
+    transition is stored as the *numbers* of its frames, those of the one stack and those of the other, and the stacks
+    are gathered when it is drawn. At an episode's start the numbers repeat, as the frames of the stack do; so no stack
+    ever reaches across an episode's start, a reset or the seam of the ring that the frames lie in.
 
     30,000 transitions of 84x84 grey frames take 226 MB, where whole observations would take 1.7 GB.
 
@@ -168,8 +168,9 @@ class ReplayBuffer:
         ring = (self.ring_length(capacity, frame_stack), self._channels, height, width)
         self._frames = torch.zeros(ring, dtype=torch.uint8, device=frames_device)
         self._n_frames = 0  # ever stored: the next frame's number; frame n lies in the ring at n % its length
+        self._obs: Frame = np.zeros(obs_shape, np.uint8)
         self._stack = torch.zeros(frame_stack, dtype=torch.int64)  # the numbers of the current observation's frames
-        self._numbers = torch.zeros((capacity, frame_stack + 1), dtype=torch.int64)
+        self._numbers = torch.zeros((capacity, 2 * frame_stack), dtype=torch.int64)
         self._actions = torch.zeros((capacity, action_dim))
         self._rewards = torch.zeros((capacity, 1))
         self._not_terminated = torch.zeros((capacity, 1))
@@ -187,27 +188,28 @@ class ReplayBuffer:
 
     def start_episode(self, obs: Frame) -> None:
         """The observation, uint8 (channels, height, width), that a reset returned."""
-        frames = obs.reshape(len(self._stack), self._channels, *obs.shape[1:])
-        for i, frame in enumerate(frames):
-            is_same = i > 0 and np.array_equal(frame, frames[i - 1])
-            self._stack[i] = self._stack[i - 1] if is_same else self._store(frame)
+        self._stack = self._store_all(obs)
+        self._obs = obs.copy()
 
     def add(self, action: NDArray[np.float32], reward: float, next_obs: Frame, terminated: bool) -> None:
-        """One step from the current observation to `next_obs`, whose newest frame alone is new.
+        """One step from the current observation to `next_obs`.
 
         Args:
             action: (action_dim,), in [-1, 1].
             reward: of the whole step.
-            next_obs: uint8 (channels, height, width), also where the episode ends with it.
+            next_obs: uint8 (channels, height, width), also where the episode ends with it. Usually its newest frame
+                alone is new; but a lap on an endless road ends with the view from another place (`TrainingOptions`).
             terminated: whether the game ended. A time limit is no end.
         """
-        number = self._store(next_obs[-self._channels :])
-        self._numbers[self._position, :-1] = self._stack
-        self._numbers[self._position, -1] = number
+        goes_on = np.array_equal(next_obs[: -self._channels], self._obs[self._channels :])
+        next_stack = self._stack.roll(-1) if goes_on else self._store_all(next_obs)
+        if goes_on:
+            next_stack[-1] = self._store(next_obs[-self._channels :])
+        self._numbers[self._position] = torch.cat([self._stack, next_stack])
         self._actions[self._position] = torch.as_tensor(action)
         self._rewards[self._position] = reward
         self._not_terminated[self._position] = not terminated
-        self._stack = self._numbers[self._position, 1:].clone()
+        self._stack, self._obs = next_stack, next_obs.copy()
         self._position = (self._position + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 
@@ -225,11 +227,12 @@ class ReplayBuffer:
         """The transitions at `indices`, int64 (batch,), each in [0, size)."""
         slots = self._numbers[indices] % len(self._frames)
         frames = send(self._frames[send(slots, self._frames.device)].flatten(1, 2), self.device)
+        obs, next_obs = frames.chunk(2, dim=1)
         return Batch(
-            obs=frames[:, : -self._channels],
+            obs=obs,
             actions=send(self._actions[indices], self.device),
             rewards=send(self._rewards[indices], self.device),
-            next_obs=frames[:, self._channels :],
+            next_obs=next_obs,
             not_terminated=send(self._not_terminated[indices], self.device),
         )
 
@@ -271,7 +274,17 @@ class ReplayBuffer:
         for name in ("numbers", "actions", "rewards", "not_terminated"):
             getattr(self, f"_{name}")[:size] = state[name]
         self._frames, self._stack = frames, stack.clone()
+        self._obs = frames[(stack % n_slots).to(frames.device)].flatten(0, 1).cpu().numpy()
         self.size, self._position, self._n_frames = size, position, n_frames
+
+    def _store_all(self, obs: Frame) -> torch.Tensor:
+        """Store an observation that follows from none; its frames' numbers, int64 (frame_stack,)."""
+        frames = obs.reshape(len(self._stack), self._channels, *obs.shape[1:])
+        numbers: list[int] = []
+        for i, frame in enumerate(frames):
+            is_same = i > 0 and np.array_equal(frame, frames[i - 1])
+            numbers.append(numbers[-1] if is_same else self._store(frame))
+        return torch.tensor(numbers)
 
     def _store(self, frame: Frame) -> int:
         self._make_room()
@@ -282,7 +295,8 @@ class ReplayBuffer:
     def _make_room(self) -> None:
         """Grow the ring by half where the next frame would overwrite one that is still in use.
 
-        That takes episodes of fewer than 16 steps; then at most two frames a transition are needed.
+        That takes very short episodes: each stores the frames of its first stack, and of a last one that does not
+        follow from the one before.
         """
         oldest = int(self._stack[0])
         if self.size:

@@ -89,8 +89,12 @@ def random_stream(rng, frame_stack, channels, size=(5, 6), mean_length=None):
         yield "start_episode", (np.concatenate(frames),)
         length = rng.geometric(1.0 / mean_length)
         is_terminated = rng.random() < 0.5
+        ends_elsewhere = rng.random() < 0.3  # as a lap on an endless road does
         for i in range(length):
-            frames = [*frames[1:], frame()]
+            if ends_elsewhere and i == length - 1:
+                frames = [frame() for _ in range(frame_stack)]
+            else:
+                frames = [*frames[1:], frame()]
             action, reward = rng.uniform(-1, 1, ACTION_DIM).astype(np.float32), float(np.float32(rng.normal()))
             yield "add", (action, reward, np.concatenate(frames), bool(is_terminated and i == length - 1))
 
