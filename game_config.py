@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from car_racing import TrainingOptions, ViewConfig
-from settings import setting
+from checkpoint import Checkpoint
+from settings import SettingError, setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class GameConfig:
     )
     missed_tile_charge: float = setting(
         40.0,
-        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end",
+        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
+        "or is this throughout with --start-from",
         minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
@@ -54,3 +56,16 @@ class GameConfig:
             mirrored_tracks=self.mirrored_tracks,
             second_tries=self.second_tries,
         )
+
+
+def check_same_networks(config: GameConfig, checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
+    """Check that a training may start from a checkpoint's networks: that `names`, which make them, are set alike.
+
+    Raises:
+        SettingError: if they are not, with those that differ.
+    """
+    theirs = checkpoint.meta["config"]
+    others = [f"{name} {theirs[name]}" for name in names if theirs[name] != getattr(config, name)]
+    if others:
+        what = ", ".join(others)
+        raise SettingError(f"--start-from {checkpoint.path} was trained with {what}; give the flags for the same")

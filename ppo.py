@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from game_config import GameConfig
+from game_config import GameConfig, check_same_networks
 from scoring import Actions, Driver
 from settings import SettingError, as_saved, check_settings, setting, with_default
 from vec_env import make_vec_env
@@ -59,12 +59,6 @@ class PPOConfig(GameConfig):
     use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
     deterministic_action: DeterministicAction = setting(
         "mean", "what the Beta policy does when it is scored", choices=("mean", "mode")
-    )
-    missed_tile_charge: float = setting(
-        40.0,
-        "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
-        "or is this throughout with --start-from",
-        minimum=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -202,11 +196,7 @@ def starting_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, to
         SettingError: if they are those of other networks.
     """
     networks = load_policy(checkpoint).state_dict()
-    theirs = checkpoint.meta["config"]
-    others = [f"{name} {theirs[name]}" for name in NETWORK_SETTINGS if theirs[name] != getattr(config, name)]
-    if others:
-        what = ", ".join(others)
-        raise SettingError(f"--start-from {checkpoint.path} was trained with {what}; give the flags for the same")
+    check_same_networks(config, checkpoint, NETWORK_SETTINGS)
     return networks
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from game_config import GameConfig
+from game_config import GameConfig, check_same_networks
 from scoring import Actions, Driver
 from settings import SettingError, as_saved, check_settings, setting, with_default
 
@@ -51,12 +51,17 @@ class SACConfig(GameConfig):
     """
 
     total_steps: int = setting(1_000_000, "steps to train for", minimum=1, may_change=True)
+    start_from: str | None = setting(
+        None, "begin with the networks of this checkpoint, whatever game it learnt in, instead of untrained ones"
+    )
     seed: int = setting(
         1, "seed of the networks, the actions, the batches and the training tracks", minimum=0, maximum=2**32 - 1
     )
     replay_size: int = setting(30_000, "transitions that the replay buffer keeps, 7.5 kB each", minimum=1)
     batch_size: int = setting(128, "transitions in an update", minimum=1)
-    learning_starts: int = setting(1_000, "steps of random actions before the first update", minimum=1)
+    learning_starts: int = setting(
+        1_000, "steps before the first update, of random actions or, with --start-from, of the driver's", minimum=1
+    )
     updates_per_step: int = setting(1, "updates at a time", minimum=1)
     train_freq: int = setting(
         1,
@@ -619,6 +624,12 @@ class SACAgent:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
 
+    def start_from(self, driver: "SACAgent") -> None:
+        """Begin with the networks of another agent of the same kind; temperature and optimisers begin anew."""
+        self.critic.load_state_dict(driver.critic.state_dict())
+        self.critic_target.load_state_dict(driver.critic.state_dict())
+        self.actor.load_state_dict(driver.actor.state_dict())
+
     def set_rates(self, share: float) -> None:
         """Let both of Adam's step sizes be `share` of what the settings say."""
         config = self.config
@@ -736,13 +747,50 @@ def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:
     return lambda obs: agent.act(obs, deterministic)
 
 
+# What the networks, and the pictures that they have learnt to read, are made by.
+NETWORK_SETTINGS = (
+    *("frame_stack", "grayscale", "road_contrast"),
+    *("encoder", "feature_dim", "hidden_dim", "log_std_min", "log_std_max"),
+)
+
+
+def starting_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
+    """The agent of a checkpoint, on the CPU, that a training with these settings is to start from.
+
+    Raises:
+        CheckpointError: if there is none in it.
+        SettingError: if its networks are others.
+    """
+    agent = load_agent(checkpoint, torch.device("cpu"))
+    check_same_networks(config, checkpoint, NETWORK_SETTINGS)
+    return agent
+
+
+def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
+    """An agent with the critic and the actor of a checkpoint, able to drive, not to go on with the training.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make an agent.
+    """
+    try:
+        config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
+        agent = SACAgent(config, device)
+        for name in ("critic", "actor"):
+            getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])
+    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
+        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
+    if not agent.is_finite():
+        raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
+    return agent
+
+
 def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """Of a checkpoint's state, what `load_driver` needs.
 
     Raises:
         CheckpointError: if it is not there.
     """
-    load_driver(checkpoint, torch.device("cpu"))
+    load_agent(checkpoint, torch.device("cpu"))
     return {"agent": {name: checkpoint.state["agent"][name] for name in ("critic", "actor")}}
 
 
@@ -763,14 +811,6 @@ def load_driver(
     """
     if actions == "mode":
         raise SettingError(f"--actions mode is a Beta policy's, and {checkpoint.path} holds a SAC agent; take mean")
-    try:
-        config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
-        agent = SACAgent(config, device)
-        for name in ("critic", "actor"):
-            getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])
-    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
-        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
-    if not agent.is_finite():
-        raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
+    agent = load_agent(checkpoint, device)
     agent.generator = torch.default_generator
-    return driver_of(agent, deterministic=actions != "sampled"), config.view
+    return driver_of(agent, deterministic=actions != "sampled"), agent.config.view

@@ -3,16 +3,18 @@
 import statistics
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import checkpoint
 from aim_writer import AimWriter
 from car_racing import make_env
 from checkpoint import Checkpoint
-from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay
+from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay, starting_agent
 from session import capture_generators, evaluation_metrics, restore_generators, seed_generators
 from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
 
@@ -34,7 +36,7 @@ EPISODE_WINDOW = 100
 class Training:
     """SAC's training loop, and what must be kept of it to go on as if nothing had happened."""
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, driver: SACAgent | None) -> None:
         self.run = run
         self.config: SACConfig = run.job.config
         self.step = 0
@@ -45,6 +47,8 @@ class Training:
         with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
             self.agent = SACAgent(self.config, run.device)
             self.replay = make_replay(self.config, run.device)
+        if driver is not None:
+            self.agent.start_from(driver)
         self.env = make_env(self.config.view, self.config.training)
         if run.job.resumed is None:
             self.obs, _ = self.env.reset(seed=self.config.seed)
@@ -71,7 +75,7 @@ class Training:
             self._save()
 
     def _act(self) -> NDArray[np.float32]:
-        if self.step < self.config.learning_starts:
+        if self.step < self.config.learning_starts and self.config.start_from is None:
             return self.agent.random_action()
         action = self.agent.act(self.obs)
         self._require(bool(np.isfinite(action).all()))
@@ -86,8 +90,8 @@ class Training:
 
     def _play(self, action: NDArray[np.float32]) -> None:
         # Dear from the start, missed tiles would keep a beginner, who misses most, from coming back to the road at all.
-        charge = self.config.missed_tile_charge * self.step / self.config.total_steps
-        self.env.set_wrapper_attr("missed_tile_charge", charge)
+        share = self.step / self.config.total_steps if self.config.start_from is None else 1.0
+        self.env.set_wrapper_attr("missed_tile_charge", self.config.missed_tile_charge * share)
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         self.replay.add(action, float(reward), self.obs, terminated)
         self.step += 1
@@ -167,14 +171,18 @@ def train(job: Job) -> int:
     """Train to the end or to a stop signal, and return the exit code.
 
     Raises:
-        SettingError: if the checkpoint directory cannot be had.
-        CheckpointError: if the checkpoint to resume is not whole.
+        SettingError: if the checkpoint directory cannot be had, or the networks to start from are of another kind.
+        CheckpointError: if the checkpoint to resume or to start from is not whole.
         DivergedError: if the agent's numbers are no longer finite.
     """
+    config: SACConfig = job.config
+    driver = None
+    if config.start_from is not None and job.resumed is None:
+        driver = starting_agent(config, checkpoint.load(Path(config.start_from), with_arrays=False))
     with TrainingRun.open(job, job.total_steps) as run:
-        if run.device.type == "cpu" and job.config.encoder == "drq":
+        if run.device.type == "cpu" and config.encoder == "drq":
             run.bar.say("On a CPU, --encoder light --hidden-dim 256 --batch-size 64 makes many times as many updates.")
-        Training(run).learn()
+        Training(run, driver).learn()
     return run.stop.exit_code
 
 
