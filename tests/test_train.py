@@ -1,11 +1,13 @@
 """The SAC script as its users run it: train, resume, score; what it tracks; and the mistakes a user can make."""
 
+import copy
 import re
 import shlex
 import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ import train
 import training_run
 from benchmarks.soak import finish, start
 from car_racing import TrainingOptions, TrainingRules
-from sac_drq import SACAgent, SACConfig, driver_of, load_driver
+from sac_drq import NETWORKS, SACAgent, SACConfig, driver_of, load_driver
 from session import Evaluator
 from settings import SettingError
 
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
 SMALL = shlex.split(
     "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
     "--action-repeat 10 --seed 3"
@@ -227,6 +230,69 @@ def test_updates_come_at_their_rhythm_and_their_rates_fall_if_asked_to(tmp_path,
     # After 40 random steps: at step 40, 45, ..., 75 of 80, twice each.
     share = np.repeat(1.0 - np.arange(40, 80, 5) / 80 if is_falling else np.ones(8), 2)
     np.testing.assert_allclose(rates, share[:, None] * [0.01, 0.01, 0.1])
+
+
+def test_a_training_starts_from_the_networks_of_another_game(trained, tmp_path, monkeypatch):
+    place, _ = trained
+    best = place / "checkpoints" / "small" / "best"
+    monkeypatch.chdir(tmp_path)
+    real_update, real_step, started, charges = SACAgent.update, TrainingRules.step, [], []
+
+    def watched_update(self, replay):
+        if not started:
+            started.append({name: copy.deepcopy(getattr(self, name).state_dict()) for name in NETWORKS})
+            started.append(replay.state_dict()["actions"].clone())
+        real_update(self, replay)
+
+    def watched_step(self, action):
+        charges.append(self.missed_tile_charge)
+        return real_step(self, action)
+
+    monkeypatch.setattr(SACAgent, "update", watched_update)
+    monkeypatch.setattr(SACAgent, "random_action", None)
+    monkeypatch.setattr(TrainingRules, "step", watched_step)
+    flags = shlex.split(
+        "--action-repeat 5 --gamma 0.995 --missed-tile-charge 30 --total-steps 60 --eval-tracks 1 --no-aim"
+    )
+    argv = [*SMALL, *flags, "--run-name", "on", "--start-from", str(best)]
+    assert train.train(training_run.prepare(train.KIND, "", argv)) == 0
+    theirs = checkpoint.load(best).state["agent"]
+    for ours, name in (("critic", "critic"), ("critic_target", "critic"), ("actor", "actor")):
+        assert all(torch.equal(theirs[name][key], value) for key, value in started[0][ours].items())
+    assert charges == [30.0] * 60, "a driver is no beginner"
+    learnt = checkpoint.load(tmp_path / "checkpoints" / "on")
+    assert learnt.meta["config"]["start_from"] == str(best)
+    assert not torch.equal(theirs["actor"]["trunk.0.weight"], learnt.state["agent"]["actor"]["trunk.0.weight"])
+    # It is resumed as itself, whatever has become of what it began with.
+    monkeypatch.setattr(train, "starting_agent", None)
+    argv = shlex.split("--resume checkpoints/on --total-steps 62 --no-aim")
+    assert train.train(training_run.prepare(train.KIND, "", argv)) == 0
+    assert checkpoint.load(tmp_path / "checkpoints" / "on").meta["steps"] == 62
+
+
+@pytest.mark.parametrize(
+    ("flags", "start_from", "words"),
+    [
+        ((), "nowhere", ("nowhere",)),
+        ((), str(PRETRAINED / "ppo_beta"), ("ppo_beta", "does not hold a SAC agent")),
+        (
+            ("--hidden-dim", "17", "--road-contrast"),
+            "{best}",
+            ("hidden_dim 16", "road_contrast False", "give the flags"),
+        ),
+    ],
+)
+def test_networks_that_cannot_be_started_from_are_named_before_anything_is_created(
+    trained, tmp_path, flags, start_from, words
+):
+    place, _ = trained
+    start_from = start_from.format(best=place / "checkpoints" / "small" / "best")
+    code, _, stderr = finish(start("train.py", *SMALL, *flags, "--start-from", start_from, cwd=tmp_path))
+    assert code == 2
+    assert len(stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_lost_starts_are_followed_by_the_next_and_are_no_laps(tmp_path, monkeypatch):
