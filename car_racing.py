@@ -371,6 +371,9 @@ class TrainingOptions:
     Attributes:
         max_idle_frames: end an episode after so many frames without a new tile; 0 never does. A termination: were the
             value of a car at rest bootstrapped, resting beside the road would cost nothing.
+        max_tiles_back: end an episode once the car is so many tiles behind where it has been; 0 never does. A
+            termination too. After a spin the road looks good to drive in either direction, and the wrong one leads to
+            `max_idle_frames` only: by then what it is worth has a long way to travel back through a one-step target.
         missed_tile_charge: points taken off the reward for each tile that falls more than `TILES_OF_GRACE` behind the
             car untouched, in one step for no more than `TILES_CHARGED_AT_ONCE` of them. A missed tile keeps the lap
             from finishing, but the game says so only at the episode's end, hundreds of steps later; this says it at
@@ -391,6 +394,7 @@ class TrainingOptions:
     """
 
     max_idle_frames: int = 100
+    max_tiles_back: int = 0
     missed_tile_charge: float = 0.0
     endless_road: bool = False
     lost_starts: float = 0.0
@@ -417,7 +421,7 @@ class MissedTiles:
         self._game = game
         self._tiles: list[Any] = list(game.road or ())
         # How far the car has come along the track, in tiles; it goes on counting past a full lap.
-        self._position = start
+        self._position = self._furthest = start
         self._halfway = (start + len(self._tiles)) // 2
         self._n_judged = start
 
@@ -431,12 +435,18 @@ class MissedTiles:
         """Whether the car has left the last tile of the lap so far behind that all of them are judged."""
         return self._n_judged == len(self._tiles)
 
+    @property
+    def n_back(self) -> int:
+        """How many tiles the car is behind the furthest place that it has been at."""
+        return self._furthest - self._position
+
     def count_new(self) -> int:
         """How many tiles have been missed since the last call."""
         assert self._game.car is not None
         touched = [tile.idx for wheel in self._game.car.wheels for tile in wheel.tiles]
         if touched:
             self._position += max(self._way_to(index) for index in touched)
+            self._furthest = max(self._furthest, self._position)
         n_behind = min(max(self._n_judged, self._position - TILES_OF_GRACE), len(self._tiles))
         behind = self._tiles[self._n_judged : n_behind]
         self._n_judged = n_behind
@@ -572,7 +582,7 @@ class TrainingRules(gym.Wrapper):
             # Who goes round the wrong way is never halfway.
             obs = obs if self._halfway_obs is None else self._halfway_obs
             terminated, truncated = False, True
-        elif self.options.max_idle_frames and self._idle_frames >= self.options.max_idle_frames:
+        elif self._is_hopeless():
             terminated = True
         elif self._tiles_when_back is not None and tiles >= self._tiles_when_back:
             truncated = True
@@ -580,6 +590,11 @@ class TrainingRules(gym.Wrapper):
         info["lost_start"] = self._tiles_when_back is not None
         info["is_mistake"] = n_missed > 0 or (terminated and not info.get("lap_finished", False))
         return obs, float(reward) - charge, terminated, truncated, info
+
+    def _is_hopeless(self) -> bool:
+        """Whether the car has been without a new tile for too long, or goes back the way it came."""
+        idle, back = self.options.max_idle_frames, self.options.max_tiles_back
+        return (0 < idle <= self._idle_frames) or (0 < back <= self._missed_tiles.n_back)
 
     def _draw_mirrored(self) -> bool:
         # Drawn only where it matters, so that without mirrors the tracks and starts are those that they always were.

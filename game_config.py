@@ -21,6 +21,9 @@ class GameConfig:
     max_idle_frames: int = setting(
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
+    max_tiles_back: int = setting(
+        0, "in training, cut an episode of a car that has gone so many tiles the wrong way; 0 never does", minimum=0
+    )
     missed_tile_charge: float = setting(
         40.0,
         "in training, points taken off for each tile left behind untouched; rises linearly from 0 to this at the end, "
@@ -51,6 +54,7 @@ class GameConfig:
         """What training changes about the game; whoever trains lets the charge rise from 0."""
         return TrainingOptions(
             self.max_idle_frames,
+            self.max_tiles_back,
             endless_road=self.endless_road,
             lost_starts=self.lost_starts,
             mirrored_tracks=self.mirrored_tracks,

@@ -40,14 +40,19 @@ def rewrite_manifest(path, change):
 
 
 @pytest.fixture
-def show(capsys):
-    """Print a figure that belongs in the test's log, whether the test passes or not."""
+def show(record_property):
+    """Say a figure that belongs in the log of the tests, whether the test passes or not."""
+    return lambda figure: record_property("figure", str(figure))
 
-    def say(figure):
-        with capsys.disabled():
-            print(f"\n{figure}")
 
-    return say
+def pytest_terminal_summary(terminalreporter):
+    """The figures, at the end: what the processes that the tests are shared out to print is not to be seen."""
+    reports = [report for outcome in ("passed", "failed", "skipped") for report in terminalreporter.getreports(outcome)]
+    figures = [value for report in reports if report.when == "call" for _, value in report.user_properties]
+    if figures:
+        terminalreporter.section("figures")
+    for figure in figures:
+        terminalreporter.write_line(figure)
 
 
 @pytest.fixture(autouse=True)
