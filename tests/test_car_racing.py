@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import TRACK_WIDTH
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
@@ -519,17 +520,47 @@ def wander(env, rng, n_steps):
     return np.array(seen), np.array(rewards), ends
 
 
-def along_the_road(game):
-    """The action of a slow driver that looks four tiles ahead, by the map instead of the picture."""
+def along_the_road(game, ahead=4):
+    """The action of a slow driver that looks so many tiles ahead, by the map instead of the picture."""
     centres = np.array([place[2:4] for place in game.track])
     position = np.array(game.car.hull.position)
     nearest = np.linalg.norm(centres - position, axis=1).argmin()
-    way = centres[(nearest + 4) % len(centres)] - position
+    way = centres[(nearest + ahead) % len(centres)] - position
     off = (np.arctan2(-way[0], way[1]) - game.car.hull.angle + np.pi) % (2 * np.pi) - np.pi
     speed = np.linalg.norm(game.car.hull.linearVelocity)
     return np.array(
         [np.clip(-2.0 * off, -1, 1), -0.6 if speed < 25.0 else -1.0, -0.2 if speed > 35.0 else -1.0], np.float32
     )
+
+
+@pytest.mark.parametrize("max_tiles_back", [0, 12])
+def test_the_wrong_way_is_a_termination_if_asked_for(max_tiles_back):
+    env = make_env(ViewConfig(), TrainingOptions(max_idle_frames=0, max_tiles_back=max_tiles_back))
+    env.reset(seed=3)
+    game = env.unwrapped
+    for _ in range(60):
+        assert env.step(along_the_road(game))[2:4] == (False, False)
+    centres = np.array([place[2:4] for place in game.track])
+
+    def place_on_track():
+        return np.linalg.norm(centres - np.array(game.car.hull.position), axis=1).argmin()
+
+    turned_at = place_on_track()
+    position, angle = tuple(game.car.hull.position), game.car.hull.angle
+    game.car.destroy()
+    game.car = Car(game.world, angle + np.pi, *position)
+    for _ in range(60):
+        terminated, truncated = env.step(along_the_road(game, ahead=-4))[2:4]
+        assert not truncated
+        if terminated:
+            break
+    n_back = (turned_at - place_on_track()) % len(centres)
+    if max_tiles_back:
+        assert terminated
+        assert n_back == pytest.approx(max_tiles_back, abs=3), "the car is four tiles long"
+    else:
+        assert not terminated
+        assert n_back > 20
 
 
 def state_of(game):
