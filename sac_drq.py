@@ -5,6 +5,7 @@ Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. Fr
 replay buffer, the random shift, the networks, the agent. The algorithm itself is `SACAgent.update`.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -74,6 +75,13 @@ class SACConfig(GameConfig):
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
     tau: float = setting(0.01, "share of the critic that the target critic takes on at a time", above=0.0, maximum=1.0)
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
+    averaging_tau: float = setting(
+        1.0,
+        "share of encoder and actor that their running mean, which is scored in their place, takes on at an update; "
+        "1 averages nothing",
+        above=0.0,
+        maximum=1.0,
+    )
     actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1)
     init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0)
     target_entropy: float = setting(-float(ACTION_DIM), "entropy that the temperature steers to, in nats")
@@ -457,6 +465,20 @@ class Actor(nn.Module):
         return torch.tanh(u), log_prob.sum(dim=1, keepdim=True)
 
 
+class Policy(nn.Module):
+    """All that drives: an encoder and an actor.
+
+    Args:
+        encoder, actor: the networks to begin with; they are copied.
+    """
+
+    def __init__(self, encoder: Encoder, actor: Actor) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        self.actor = copy.deepcopy(actor)
+        self.requires_grad_(False)
+
+
 class CudaGraph:
     """A function of tensors that returns nothing, recorded once as a CUDA graph: one launch where there were hundreds.
 
@@ -533,6 +555,7 @@ class SACAgent:
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
         self.actor = Actor(config).to(device, dtype)
+        self.average = None if config.averaging_tau == 1.0 else Policy(self.critic.encoder, self.actor)
         self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
 
         def adam(parameters: Any, learning_rate: float) -> torch.optim.Adam:
@@ -556,11 +579,13 @@ class SACAgent:
     def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
         """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
         with torch.no_grad():
-            features = self.critic.encoder(scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype))
-            if deterministic:
-                action = torch.tanh(self.actor(features)[0])
+            pixels = scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype)
+            if not deterministic:
+                action, _ = self.actor.sample(self.critic.encoder(pixels), self._noise(1))
+            elif self.average is None:
+                action = torch.tanh(self.actor(self.critic.encoder(pixels))[0])
             else:
-                action, _ = self.actor.sample(features, self._noise(1))
+                action = torch.tanh(self.average.actor(self.average.encoder(pixels))[0])
         return action[0].cpu().numpy().astype(np.float32)
 
     def random_action(self) -> NDArray[np.float32]:
@@ -581,6 +606,8 @@ class SACAgent:
             self.update_actor_and_alpha(obs, noise)
         if self.n_updates % config.target_update_freq == 0:
             self.update_critic_target()
+        if self.average is not None:
+            self.update_average()
 
     def update_critic(
         self,
@@ -624,11 +651,24 @@ class SACAgent:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
 
+    def update_average(self) -> None:
+        """Let the mean of encoder and actor follow them.
+
+        Each of them alone is as noisy as its latest batches (Nikishin et al., "Improving Stability in Deep
+        Reinforcement Learning with Weight Averaging", 2018). What is trained takes no notice of it.
+        """
+        assert self.average is not None
+        latest: list[torch.Tensor] = [*self.critic.encoder.parameters(), *self.actor.parameters()]
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), latest, self.config.averaging_tau)
+
     def start_from(self, driver: "SACAgent") -> None:
         """Begin with the networks of another agent of the same kind; temperature and optimisers begin anew."""
         self.critic.load_state_dict(driver.critic.state_dict())
         self.critic_target.load_state_dict(driver.critic.state_dict())
         self.actor.load_state_dict(driver.actor.state_dict())
+        if self.average is not None:
+            self.average = Policy(self.critic.encoder, self.actor)
 
     def set_rates(self, share: float) -> None:
         """Let both of Adam's step sizes be `share` of what the settings say."""
@@ -653,15 +693,15 @@ class SACAgent:
 
     def is_finite(self) -> bool:
         """Whether every loss since the last `pop_metrics` and every parameter is a finite number. Waits for the GPU."""
-        parameters = [parameter for name in NETWORKS for parameter in getattr(self, name).parameters()]
+        parameters = [parameter for network in self._networks.values() for parameter in network.parameters()]
         numbers = [*parameters, self.log_alpha, self._critic_sums, self._actor_sums]
         return all(bool(torch.isfinite(tensor).all()) for tensor in numbers)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on, for `load_state_dict`; the tensors are the agent's own."""
-        modules = {name: getattr(self, name).state_dict() for name in (*NETWORKS, *OPTIMIZERS)}
         return {
-            **modules,
+            **{name: network.state_dict() for name, network in self._networks.items()},
+            **{name: getattr(self, name).state_dict() for name in OPTIMIZERS},
             "log_alpha": self.log_alpha.detach(),
             "n_updates": self.n_updates,
             "generator": self.generator.get_state(),
@@ -675,7 +715,9 @@ class SACAgent:
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
         """
-        for name in (*NETWORKS, *OPTIMIZERS):
+        for name, network in self._networks.items():
+            network.load_state_dict(state[name])
+        for name in OPTIMIZERS:
             getattr(self, name).load_state_dict(state[name])
         for name in OPTIMIZERS:
             for group in getattr(self, name).param_groups:
@@ -688,6 +730,11 @@ class SACAgent:
         self.generator.set_state(state["generator"])
         self._critic_sums.copy_(state["critic_sums"])
         self._actor_sums.copy_(state["actor_sums"])
+
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        names = NETWORKS if self.average is None else (*NETWORKS, "average")
+        return {name: getattr(self, name) for name in names}
 
     def _critic_loss(
         self,
@@ -717,6 +764,7 @@ class SACAgent:
             self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
             self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
             self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
+            self.update_average = CudaGraph(self.update_average)  # type: ignore[method-assign]
 
     def _rate(self, learning_rate: float) -> float | torch.Tensor:
         """A step size for Adam; what is recorded once reads it anew each time if it is a tensor."""
@@ -766,6 +814,11 @@ def starting_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
     return agent
 
 
+def driving_networks(config: SACConfig) -> tuple[str, ...]:
+    """The networks of an agent that it takes to drive, or to start another training from."""
+    return ("critic", "actor") if config.averaging_tau == 1.0 else ("critic", "actor", "average")
+
+
 def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     """An agent with the critic and the actor of a checkpoint, able to drive, not to go on with the training.
 
@@ -775,7 +828,7 @@ def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     try:
         config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
         agent = SACAgent(config, device)
-        for name in ("critic", "actor"):
+        for name in driving_networks(config):
             getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])
     except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
         raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
@@ -790,8 +843,8 @@ def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is not there.
     """
-    load_agent(checkpoint, torch.device("cpu"))
-    return {"agent": {name: checkpoint.state["agent"][name] for name in ("critic", "actor")}}
+    agent = load_agent(checkpoint, torch.device("cpu"))
+    return {"agent": {name: checkpoint.state["agent"][name] for name in driving_networks(agent.config)}}
 
 
 def load_driver(
