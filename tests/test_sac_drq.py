@@ -558,12 +558,14 @@ def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch)
 # Saving, acting, metrics ----------------------------------------------------------------------------------------------
 
 
-def test_a_saved_and_loaded_agent_goes_on_bit_by_bit():
+@pytest.mark.parametrize("averaging_tau", [1.0, 0.1])
+def test_a_saved_and_loaded_agent_goes_on_bit_by_bit(averaging_tau):
+    config = replace(SMALL, averaging_tau=averaging_tau)
     replay = random_replay(SMALL)
     obs = np.random.default_rng(1).integers(0, 256, (4, 84, 84), np.uint8)
-    agent = SACAgent(SMALL, CPU)
+    agent = SACAgent(config, CPU)
     updated(agent, replay, 5)  # so that the next is an update of the actor, and means have begun
-    fresh = SACAgent(replace(SMALL, seed=99), CPU)
+    fresh = SACAgent(replace(config, seed=99), CPU)
     fresh.load_state_dict(saved_and_loaded(agent.state_dict()))
     for _ in range(5):
         np.testing.assert_array_equal(fresh.act(obs), agent.act(obs))
@@ -573,6 +575,28 @@ def test_a_saved_and_loaded_agent_goes_on_bit_by_bit():
         assert_close_parameters(parameters_of(fresh), parameters_of(agent), 0.0, 0.0)
     assert fresh.n_updates == agent.n_updates == 10
     assert fresh.pop_metrics() == agent.pop_metrics()
+
+
+def test_the_running_mean_is_scored_and_what_is_trained_takes_no_notice_of_it():
+    plain, agent = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, averaging_tau=0.25), CPU, torch.float64)
+    replays = random_replay(SMALL), random_replay(SMALL)
+    obs = np.random.default_rng(1).integers(0, 256, (4, 84, 84), np.uint8)
+    names = [name for name in parameters_of(agent) if name.startswith(("critic.encoder", "actor"))]
+    mean = {name: parameters_of(agent)[name] for name in names}
+    for _ in range(6):
+        latest, same = updated(agent, replays[0], 1), updated(plain, replays[1], 1)
+        assert_close_parameters(latest, same, 0.0, 0.0)
+        np.testing.assert_array_equal(agent.act(obs), plain.act(obs))
+        mean = {name: 0.75 * mean[name] + 0.25 * latest[name] for name in names}
+    found = {f"critic.{name}".replace("critic.actor", "actor"): x for name, x in agent.average.named_parameters()}
+    assert_close_parameters(found, mean, rtol=1e-12, atol=1e-14)
+
+    reference = SACAgent(SMALL, CPU, torch.float64)
+    for name, network in (("critic.", reference.critic), ("actor.", reference.actor)):
+        network.load_state_dict({key.removeprefix(name): x for key, x in mean.items() if key.startswith(name)}, False)
+    best = agent.act(obs, deterministic=True)
+    np.testing.assert_allclose(best, reference.act(obs, deterministic=True), rtol=1e-6)
+    assert not np.allclose(best, plain.act(obs, deterministic=True), rtol=1e-3)
 
 
 def test_the_state_of_other_networks_is_refused():

@@ -26,7 +26,7 @@ from settings import SettingError
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 SMALL = shlex.split(
     "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
-    "--action-repeat 10 --seed 3"
+    "--action-repeat 10 --seed 3 --averaging-tau 0.1"
 )
 FREQS = shlex.split("--eval-freq 60 --eval-tracks 1 --checkpoint-freq 50")
 
@@ -94,6 +94,7 @@ def test_a_loaded_driver_drives_as_the_agent_it_was_saved_from(trained):
     loaded = checkpoint.load(trained[0] / "checkpoints" / "small")
     agent = SACAgent(SACConfig(**loaded.meta["config"]), torch.device("cpu"))
     agent.load_state_dict(loaded.state["agent"])
+    assert agent.average is not None, "the driver is the running mean"
     driver, view = load_driver(loaded, torch.device("cpu"))
     assert view.action_repeat == 10
     for obs in np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8):
