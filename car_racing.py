@@ -66,12 +66,15 @@ class ViewConfig:
         frame_stack: frames in one observation, the newest last.
         grayscale: grey frames, else RGB.
         road_contrast: the frames' levels through `ROAD_CONTRAST`, so that touched tiles can be told from the others.
+        brake_dead_zone: the lower half of the third action does not brake. With [-1, 1] spread over the whole brake,
+            an agent that does not know what to do, its action anywhere around 0, stands on it: it stays where it is.
     """
 
     action_repeat: int = 4
     frame_stack: int = 4
     grayscale: bool = True
     road_contrast: bool = False
+    brake_dead_zone: bool = False
 
     @property
     def obs_shape(self) -> tuple[int, int, int]:
@@ -308,7 +311,7 @@ class AgentView(gym.Wrapper):
 
     Observation: uint8 (frame_stack, 84, 84), the newest frame last, or (3 * frame_stack, 84, 84) in colour; after a
     reset the first frame fills the stack.
-    Action: float32 (3,) in [-1, 1], rescaled to steer [-1, 1], gas [0, 1], brake [0, 1].
+    Action: float32 (3,) in [-1, 1], rescaled to steer [-1, 1], gas [0, 1], brake [0, 1] (see `brake_dead_zone`).
     Reward: the sum over the frames of the step. A step ends early where the episode does.
 
     `info["frames"]` says how many frames the step took.
@@ -338,7 +341,8 @@ class AgentView(gym.Wrapper):
         return self._fill_stack(self._stack)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        controls = np.array((action[0], 0.5 * (action[1] + 1.0), 0.5 * (action[2] + 1.0)))
+        brake = max(action[2], 0.0) if self.config.brake_dead_zone else 0.5 * (action[2] + 1.0)
+        controls = np.array((action[0], 0.5 * (action[1] + 1.0), brake))
         total_reward = 0.0
         frames = 0
         terminated = truncated = False

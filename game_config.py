@@ -18,6 +18,9 @@ class GameConfig:
     frame_stack: int = setting(4, "frames in an observation", minimum=1)
     grayscale: bool = setting(True, "see in colour")
     road_contrast: bool = setting(True, "do not spread the road's levels, which tell touched tiles from untouched ones")
+    brake_dead_zone: bool = setting(
+        False, "let the lower half of the brake's action not brake, so that an agent at a loss rolls on"
+    )
     max_idle_frames: int = setting(
         100, "in training, cut an episode after so many frames without a new tile; 0 never does", minimum=0
     )
@@ -47,7 +50,9 @@ class GameConfig:
     @property
     def view(self) -> ViewConfig:
         """What one step means to the environment."""
-        return ViewConfig(self.action_repeat, self.frame_stack, self.grayscale, self.road_contrast)
+        return ViewConfig(
+            self.action_repeat, self.frame_stack, self.grayscale, self.road_contrast, self.brake_dead_zone
+        )
 
     @property
     def training(self) -> TrainingOptions:

@@ -184,8 +184,8 @@ class RisingCharge(BaseCallback):
         return True
 
 
-# What the networks of a policy, and the pictures that they have learnt to read, are made by.
-NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "features_dim", "use_gaussian")
+# What the networks of a policy, the pictures that they read and the actions that they mean are made by.
+NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "brake_dead_zone", "features_dim", "use_gaussian")
 
 
 def starting_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

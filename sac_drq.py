@@ -795,9 +795,9 @@ def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:
     return lambda obs: agent.act(obs, deterministic)
 
 
-# What the networks, and the pictures that they have learnt to read, are made by.
+# What the networks, the pictures that they read and the actions that they mean are made by.
 NETWORK_SETTINGS = (
-    *("frame_stack", "grayscale", "road_contrast"),
+    *("frame_stack", "grayscale", "road_contrast", "brake_dead_zone"),
     *("encoder", "feature_dim", "hidden_dim", "log_std_min", "log_std_max"),
 )
 
