@@ -92,6 +92,19 @@ def test_frames_that_nobody_sees_change_nothing_that_is_seen():
         np.testing.assert_array_equal(obs[-1], frame)
 
 
+def test_the_brakes_dead_zone_is_the_lower_half_of_its_action():
+    rng = np.random.default_rng(0)
+    whole, half = make_env(ViewConfig(action_repeat=2)), make_env(ViewConfig(action_repeat=2, brake_dead_zone=True))
+    for env in (whole, half):
+        env.reset(seed=4)
+    for brake in (-1.0, -0.6, 0.0, 0.3, 1.0) * 3:
+        steer, gas = rng.uniform(-1, 1, 2)
+        obs, *outcome, _ = half.step(np.array([steer, gas, brake], np.float32))
+        expected, *same, _ = whole.step(np.array([steer, gas, 2.0 * max(brake, 0.0) - 1.0], np.float32))
+        np.testing.assert_array_equal(obs, expected)
+        assert outcome == same
+
+
 def test_in_colour_the_stack_holds_three_channels_a_frame():
     for factory in (make_env, make_stock_env):
         env = factory(ViewConfig(frame_stack=2, grayscale=False))
