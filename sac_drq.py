@@ -126,7 +126,7 @@ class Batch(NamedTuple):
         obs: uint8 (batch, channels, height, width).
         actions: float32 (batch, action_dim), in [-1, 1].
         rewards: float32 (batch, 1).
-        next_obs: as `obs`.
+        next_obs: as `obs`, with which it may overlap in memory.
         not_terminated: float32 (batch, 1): 0 where the game ended, 1 elsewhere. A time limit does not end the game.
     """
 
@@ -238,11 +238,18 @@ class ReplayBuffer:
 
     def gather(self, indices: torch.Tensor) -> Batch:
         """The transitions at `indices`, int64 (batch,), each in [0, size)."""
-        slots = self._numbers[indices] % len(self._frames)
-        frames = send(self._frames[send(slots, self._frames.device)].flatten(1, 2), self.device)
-        obs, next_obs = frames.chunk(2, dim=1)
+        n_stacked = len(self._stack)
+        numbers = self._numbers[indices]
+        before, after = numbers[:, :n_stacked], numbers[:, n_stacked:]
+        # Nearly every step goes on from the one before: frames that both of its stacks hold are fetched once.
+        frames = self._fetch(torch.cat([before, after[:, -1:]], dim=1))
+        next_obs = frames[:, self._channels :]
+        elsewhere = (before[:, 1:] != after[:, :-1]).any(dim=1).nonzero()[:, 0]
+        if len(elsewhere):
+            next_obs = next_obs.clone()
+            next_obs[send(elsewhere, self.device)] = self._fetch(after[elsewhere])
         return Batch(
-            obs=obs,
+            obs=frames[:, : -self._channels],
             actions=send(self._actions[indices], self.device),
             rewards=send(self._rewards[indices], self.device),
             next_obs=next_obs,
@@ -289,6 +296,11 @@ class ReplayBuffer:
         self._frames, self._stack = frames, stack.clone()
         self._obs = frames[(stack % n_slots).to(frames.device)].flatten(0, 1).cpu().numpy()
         self.size, self._position, self._n_frames = size, position, n_frames
+
+    def _fetch(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The frames of these numbers, int64 (n, m): stacks (n, m * channels, height, width) on the agent's device."""
+        slots = numbers % len(self._frames)
+        return send(self._frames[send(slots, self._frames.device)].flatten(1, 2), self.device)
 
     def _store_all(self, obs: Frame) -> torch.Tensor:
         """Store an observation that follows from none; its frames' numbers, int64 (frame_stack,)."""
