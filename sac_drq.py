@@ -214,10 +214,11 @@ class ReplayBuffer:
                 alone is new; but a lap on an endless road ends with the view from another place (`TrainingOptions`).
             terminated: whether the game ended. A time limit is no end.
         """
-        goes_on = np.array_equal(next_obs[: -self._channels], self._obs[self._channels :])
-        next_stack = self._stack.roll(-1) if goes_on else self._store_all(next_obs)
-        if goes_on:
-            next_stack[-1] = self._store(next_obs[-self._channels :])
+        if np.array_equal(next_obs[: -self._channels], self._obs[self._channels :]):
+            newest = self._store(next_obs[-self._channels :])
+            next_stack = torch.cat([self._stack[1:], torch.tensor([newest])])
+        else:
+            next_stack = self._store_all(next_obs)
         self._numbers[self._position] = torch.cat([self._stack, next_stack])
         self._actions[self._position] = torch.as_tensor(action)
         self._rewards[self._position] = reward
@@ -591,13 +592,14 @@ class SACAgent:
     def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
         """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
         with torch.no_grad():
-            pixels = scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype)
-            if not deterministic:
-                action, _ = self.actor.sample(self.critic.encoder(pixels), self._noise(1))
-            elif self.average is None:
-                action = torch.tanh(self.actor(self.critic.encoder(pixels))[0])
+            encoder, actor = self.critic.encoder, self.actor
+            if deterministic and self.average is not None:
+                encoder, actor = self.average.encoder, self.average.actor
+            features = encoder(scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype))
+            if deterministic:
+                action = torch.tanh(actor(features)[0])
             else:
-                action = torch.tanh(self.average.actor(self.average.encoder(pixels))[0])
+                action, _ = actor.sample(features, self._noise(1))
         return action[0].cpu().numpy().astype(np.float32)
 
     def random_action(self) -> NDArray[np.float32]:
@@ -730,9 +732,9 @@ class SACAgent:
         for name, network in self._networks.items():
             network.load_state_dict(state[name])
         for name in OPTIMIZERS:
-            getattr(self, name).load_state_dict(state[name])
-        for name in OPTIMIZERS:
-            for group in getattr(self, name).param_groups:
+            optimizer: torch.optim.Adam = getattr(self, name)
+            optimizer.load_state_dict(state[name])
+            for group in optimizer.param_groups:
                 # Whatever these were where the checkpoint was made.
                 group["capturable"] = self._is_recorded
                 group["lr"] = self._rate(float(group["lr"]))
@@ -742,6 +744,11 @@ class SACAgent:
         self.generator.set_state(state["generator"])
         self._critic_sums.copy_(state["critic_sums"])
         self._actor_sums.copy_(state["actor_sums"])
+
+    @property
+    def driving_networks(self) -> dict[str, nn.Module]:
+        """What it takes to drive, or to start another training from, by name."""
+        return {name: network for name, network in self._networks.items() if name != "critic_target"}
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
@@ -826,11 +833,6 @@ def starting_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
     return agent
 
 
-def driving_networks(config: SACConfig) -> tuple[str, ...]:
-    """The networks of an agent that it takes to drive, or to start another training from."""
-    return ("critic", "actor") if config.averaging_tau == 1.0 else ("critic", "actor", "average")
-
-
 def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     """An agent with the critic and the actor of a checkpoint, able to drive, not to go on with the training.
 
@@ -840,8 +842,8 @@ def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     try:
         config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
         agent = SACAgent(config, device)
-        for name in driving_networks(config):
-            getattr(agent, name).load_state_dict(checkpoint.state["agent"][name])
+        for name, network in agent.driving_networks.items():
+            network.load_state_dict(checkpoint.state["agent"][name])
     except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
         raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
     if not agent.is_finite():
@@ -856,7 +858,7 @@ def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
         CheckpointError: if it is not there.
     """
     agent = load_agent(checkpoint, torch.device("cpu"))
-    return {"agent": {name: checkpoint.state["agent"][name] for name in driving_networks(agent.config)}}
+    return {"agent": {name: checkpoint.state["agent"][name] for name in agent.driving_networks}}
 
 
 def load_driver(
