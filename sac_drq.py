@@ -8,6 +8,7 @@ replay buffer, the random shift, the networks, the agent. The algorithm itself i
 import copy
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -73,6 +74,7 @@ class SACConfig(GameConfig):
     alpha_learning_rate: float = setting(1e-3, "Adam's step size for the temperature alpha", above=0.0)
     falling_rates: bool = setting(False, "let both of Adam's step sizes fall linearly, to 0 at the end")
     gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
+    n_step: int = setting(1, "steps whose rewards are summed before the critic is asked for the rest", minimum=1)
     tau: float = setting(0.01, "share of the critic that the target critic takes on at a time", above=0.0, maximum=1.0)
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
     averaging_tau: float = setting(
@@ -117,6 +119,11 @@ class SACConfig(GameConfig):
             raise SettingError(
                 f"--log-std-min {self.log_std_min} must be below --log-std-max {self.log_std_max}; give a smaller one"
             )
+        if self.n_step > self.learning_starts:
+            raise SettingError(
+                f"--n-step {self.n_step} must be at most --learning-starts {self.learning_starts}, for the replay "
+                "buffer not to be empty at the first update; give more of those"
+            )
 
 
 class Batch(NamedTuple):
@@ -125,16 +132,25 @@ class Batch(NamedTuple):
     Attributes:
         obs: uint8 (batch, channels, height, width).
         actions: float32 (batch, action_dim), in [-1, 1].
-        rewards: float32 (batch, 1).
-        next_obs: as `obs`, with which it may overlap in memory.
-        not_terminated: float32 (batch, 1): 0 where the game ended, 1 elsewhere. A time limit does not end the game.
+        rewards: float32 (batch, 1), of the next `n_step` steps, or of fewer at an episode's end: their discounted sum.
+        next_obs: as `obs`, with which it may overlap in memory: what was seen after those steps.
+        discounts: float32 (batch, 1), what a point from there on counts: `gamma` to the power of those steps, and 0
+            where the game ended. A time limit does not end the game.
     """
 
     obs: torch.Tensor
     actions: torch.Tensor
     rewards: torch.Tensor
     next_obs: torch.Tensor
-    not_terminated: torch.Tensor
+    discounts: torch.Tensor
+
+
+class PendingStep(NamedTuple):
+    """A step whose next `n_step` rewards are not all known yet: its observation's numbers, its action, its reward."""
+
+    stack: torch.Tensor
+    action: torch.Tensor
+    reward: float
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -154,11 +170,17 @@ class ReplayBuffer:
 
     30,000 transitions of 84x84 grey frames take 226 MB, where whole observations would take 1.7 GB.
 
+    A transition spans `n_step` steps (Sutton & Barto, "Reinforcement Learning", 2018, chapter 7), and fewer where the
+    episode ends before. What the policy did after the first of them was another policy's doing, for which nothing is
+    corrected, as in DrQ-v2 (Yarats et al., 2021).
+
     Args:
         capacity: transitions to keep.
         obs_shape: (channels, height, width) of an observation.
         frame_stack: frames in an observation; divides its channels.
         action_dim: numbers in an action.
+        n_step: steps that a transition spans.
+        gamma: discount a step.
         device: where batches are wanted.
         frames_device: where the frames lie; on the GPU, no picture crosses the bus twice.
     """
@@ -169,11 +191,15 @@ class ReplayBuffer:
         obs_shape: tuple[int, int, int],
         frame_stack: int,
         action_dim: int,
+        n_step: int,
+        gamma: float,
         device: torch.device,
         frames_device: torch.device,
     ) -> None:
         channels, height, width = obs_shape
         self.capacity = capacity
+        self.n_step = n_step
+        self.gamma = gamma
         self.device = device
         self.size = 0
         self._position = 0
@@ -186,7 +212,8 @@ class ReplayBuffer:
         self._numbers = torch.zeros((capacity, 2 * frame_stack), dtype=torch.int64)
         self._actions = torch.zeros((capacity, action_dim))
         self._rewards = torch.zeros((capacity, 1))
-        self._not_terminated = torch.zeros((capacity, 1))
+        self._discounts = torch.zeros((capacity, 1))
+        self._pending: deque[PendingStep] = deque()  # the newest steps, oldest first, fewer than `n_step`
 
     @staticmethod
     def ring_length(capacity: int, frame_stack: int) -> int:
@@ -201,6 +228,8 @@ class ReplayBuffer:
 
     def start_episode(self, obs: Frame) -> None:
         """The observation, uint8 (channels, height, width), that a reset returned."""
+        while self._pending:  # a time limit cut the episode before: what it last saw is worth what the critic says
+            self._complete_oldest(self._stack, terminated=False)
         self._stack = self._store_all(obs)
         self._obs = obs.copy()
 
@@ -219,13 +248,10 @@ class ReplayBuffer:
             next_stack = torch.cat([self._stack[1:], torch.tensor([newest])])
         else:
             next_stack = self._store_all(next_obs)
-        self._numbers[self._position] = torch.cat([self._stack, next_stack])
-        self._actions[self._position] = torch.as_tensor(action)
-        self._rewards[self._position] = reward
-        self._not_terminated[self._position] = not terminated
+        self._pending.append(PendingStep(self._stack, torch.tensor(action), reward))
+        while self._pending and (terminated or len(self._pending) == self.n_step):
+            self._complete_oldest(next_stack, terminated)
         self._stack, self._obs = next_stack, next_obs.copy()
-        self._position = (self._position + 1) % self.capacity
-        self.size = min(self.size + 1, self.capacity)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """A batch drawn evenly, with replacement.
@@ -242,19 +268,21 @@ class ReplayBuffer:
         n_stacked = len(self._stack)
         numbers = self._numbers[indices]
         before, after = numbers[:, :n_stacked], numbers[:, n_stacked:]
-        # Nearly every step goes on from the one before: frames that both of its stacks hold are fetched once.
-        frames = self._fetch(torch.cat([before, after[:, -1:]], dim=1))
-        next_obs = frames[:, self._channels :]
-        elsewhere = (before[:, 1:] != after[:, :-1]).any(dim=1).nonzero()[:, 0]
+        # Nearly always the game goes on from stack to stack: frames that both of them hold are fetched once.
+        n_shared = max(n_stacked - self.n_step, 0)
+        frames = self._fetch(torch.cat([before, after[:, n_shared:]], dim=1))
+        n_channels = n_stacked * self._channels
+        next_obs = frames[:, -n_channels:]
+        elsewhere = (before[:, n_stacked - n_shared :] != after[:, :n_shared]).any(dim=1).nonzero()[:, 0]
         if len(elsewhere):
             next_obs = next_obs.clone()
             next_obs[send(elsewhere, self.device)] = self._fetch(after[elsewhere])
         return Batch(
-            obs=frames[:, : -self._channels],
+            obs=frames[:, :n_channels],
             actions=send(self._actions[indices], self.device),
             rewards=send(self._rewards[indices], self.device),
             next_obs=next_obs,
-            not_terminated=send(self._not_terminated[indices], self.device),
+            discounts=send(self._discounts[indices], self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -270,7 +298,8 @@ class ReplayBuffer:
             "numbers": self._numbers[: self.size],
             "actions": self._actions[: self.size],
             "rewards": self._rewards[: self.size],
-            "not_terminated": self._not_terminated[: self.size],
+            "discounts": self._discounts[: self.size],
+            "pending": [tuple(step) for step in self._pending],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,19 +313,32 @@ class ReplayBuffer:
         # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
         n_slots, n_frames, size, position = (state[key] for key in ("n_slots", "n_frames", "size", "position"))
         numbers, stack = state["numbers"], state["stack"]
+        pending = deque(PendingStep(*step) for step in state["pending"])
         if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
             raise ValueError("the replay buffer's counts do not fit together")
-        if stack.shape != self._stack.shape or min(int(stack.min()), n_frames - 1 - int(stack.max())) < 0:
-            raise ValueError("the replay buffer's current stack lies outside its frames")
+        stacks = torch.stack([stack, *(step.stack for step in pending)])
+        if stack.shape != self._stack.shape or min(int(stacks.min()), n_frames - 1 - int(stacks.max())) < 0:
+            raise ValueError("the replay buffer's current stacks lie outside its frames")
         if size and min(int(numbers.min()), n_frames - 1 - int(numbers.max())) < 0:
             raise ValueError("the replay buffer's transitions lie outside its frames")
         frames = self._frames.new_zeros((n_slots, *self._frames.shape[1:]))
         frames[: len(state["frames"])] = state["frames"]
-        for name in ("numbers", "actions", "rewards", "not_terminated"):
+        for name in ("numbers", "actions", "rewards", "discounts"):
             getattr(self, f"_{name}")[:size] = state[name]
         self._frames, self._stack = frames, stack.clone()
         self._obs = frames[(stack % n_slots).to(frames.device)].flatten(0, 1).cpu().numpy()
-        self.size, self._position, self._n_frames = size, position, n_frames
+        self._pending, self.size, self._position, self._n_frames = pending, size, position, n_frames
+
+    def _complete_oldest(self, next_stack: torch.Tensor, terminated: bool) -> None:
+        """Store the oldest pending step, after which the rewards up to `next_stack` came."""
+        rewards = [step.reward for step in self._pending]
+        stack, action, _ = self._pending.popleft()
+        self._numbers[self._position] = torch.cat([stack, next_stack])
+        self._actions[self._position] = action
+        self._rewards[self._position] = sum(self.gamma**k * reward for k, reward in enumerate(rewards))
+        self._discounts[self._position] = 0.0 if terminated else self.gamma ** len(rewards)
+        self._position = (self._position + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
 
     def _fetch(self, numbers: torch.Tensor) -> torch.Tensor:
         """The frames of these numbers, int64 (n, m): stacks (n, m * channels, height, width) on the agent's device."""
@@ -324,7 +366,7 @@ class ReplayBuffer:
         That takes very short episodes: each stores the frames of its first stack, and of a last one that does not
         follow from the one before.
         """
-        oldest = int(self._stack[0])
+        oldest = int(self._pending[0].stack[0] if self._pending else self._stack[0])
         if self.size:
             oldest = min(oldest, int(self._numbers[self._position if self.size == self.capacity else 0, 0]))
         length = len(self._frames)
@@ -615,7 +657,7 @@ class SACAgent:
         noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
         self.n_updates += 1
 
-        self.update_critic(obs, batch.actions, batch.rewards, next_obs, batch.not_terminated, next_noise)
+        self.update_critic(obs, batch.actions, batch.rewards, next_obs, batch.discounts, next_noise)
         if self.n_updates % config.actor_update_freq == 0:
             self.update_actor_and_alpha(obs, noise)
         if self.n_updates % config.target_update_freq == 0:
@@ -629,11 +671,11 @@ class SACAgent:
         actions: torch.Tensor,
         rewards: torch.Tensor,
         next_obs: torch.Tensor,
-        not_terminated: torch.Tensor,
+        discounts: torch.Tensor,
         next_noise: torch.Tensor,
     ) -> None:
         """Fit both Q-functions, and the encoder with them, to the soft Bellman target. Both `obs` are `scaled`."""
-        loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, not_terminated, next_noise)
+        loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, discounts, next_noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
@@ -761,13 +803,13 @@ class SACAgent:
         actions: torch.Tensor,
         rewards: torch.Tensor,
         next_obs: torch.Tensor,
-        not_terminated: torch.Tensor,
+        discounts: torch.Tensor,
         next_noise: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             next_actions, next_log_prob = self.actor.sample(self.critic.encoder(next_obs), next_noise)
             target_v = torch.min(*self.critic_target(next_obs, next_actions)) - self.alpha * next_log_prob
-            target_q = rewards + self.config.gamma * (not_terminated * target_v)
+            target_q = rewards + discounts * target_v
         q1, q2 = self.critic(obs, actions, detach_encoder=False)
         return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
 
@@ -806,7 +848,16 @@ def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
     n_bytes = n_frames * channels // config.frame_stack * height * width
     fits = device.type == "cuda" and n_bytes < torch.cuda.mem_get_info(device)[0] // 2
     frames_device = device if fits else torch.device("cpu")
-    return ReplayBuffer(config.replay_size, obs_shape, config.frame_stack, ACTION_DIM, device, frames_device)
+    return ReplayBuffer(
+        config.replay_size,
+        obs_shape,
+        config.frame_stack,
+        ACTION_DIM,
+        config.n_step,
+        config.gamma,
+        device,
+        frames_device,
+    )
 
 
 def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:

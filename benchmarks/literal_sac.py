@@ -75,24 +75,24 @@ class LiteralSAC:
         log_prob = TransformedDistribution(Normal(mean, std), [tanh]).log_prob(actions)
         return actions, log_prob.sum(dim=1, keepdim=True)
 
-    def target_q(self, rewards: Tensor, next_obs: Tensor, not_terminated: Tensor, next_noise: Tensor) -> Tensor:
+    def target_q(self, rewards: Tensor, next_obs: Tensor, discounts: Tensor, next_noise: Tensor) -> Tensor:
         with torch.no_grad():
             next_actions, next_log_prob = self.sample(self.encode(self.critic, next_obs), next_noise)
             features = self.encode(self.critic_target, next_obs)
             q1, q2 = self.q_values(self.critic_target, features, next_actions)
             value = torch.minimum(q1, q2) - self.log_alpha.exp() * next_log_prob
-            return rewards + self.config.gamma * not_terminated * value
+            return rewards + discounts * value
 
     def update(self, replay: Replay) -> None:
         batch = replay.sample(self.config.batch_size, self.generator)
         obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
         noise, next_noise = self._noise(), self._noise()
-        rewards, not_terminated = batch.rewards.to(self.dtype), batch.not_terminated.to(self.dtype)
+        rewards, discounts = batch.rewards.to(self.dtype), batch.discounts.to(self.dtype)
         self.n_updates += 1
 
         stale = self.encode(self.critic, obs).detach() if self.stale_features else None
 
-        target_q = self.target_q(rewards, next_obs, not_terminated, next_noise)
+        target_q = self.target_q(rewards, next_obs, discounts, next_noise)
         q1, q2 = self.q_values(self.critic, self.encode(self.critic, obs), batch.actions)
         critic_loss = F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q)
         self.critic_optimizer.zero_grad()

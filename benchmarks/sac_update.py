@@ -40,22 +40,24 @@ class NaiveReplay:
     def __init__(self, config: SACConfig, device: torch.device) -> None:
         shape = (config.replay_size, *config.view.obs_shape)
         self.device = device
+        self.gamma = config.gamma
         self.size = 0
         self.obs = torch.zeros(shape, dtype=torch.uint8)
         self.next_obs = torch.zeros(shape, dtype=torch.uint8)
         self.actions = torch.zeros((config.replay_size, ACTION_DIM))
         self.rewards = torch.zeros((config.replay_size, 1))
-        self.not_terminated = torch.zeros((config.replay_size, 1))
+        self.discounts = torch.zeros((config.replay_size, 1))
 
     def add(self, obs: Any, action: Any, reward: float, next_obs: Any, terminated: bool) -> None:
         i = self.size
         self.obs[i], self.next_obs[i] = torch.from_numpy(obs), torch.from_numpy(next_obs)
-        self.actions[i], self.rewards[i], self.not_terminated[i] = torch.from_numpy(action), reward, not terminated
+        self.actions[i], self.rewards[i] = torch.from_numpy(action), reward
+        self.discounts[i] = 0.0 if terminated else self.gamma
         self.size += 1
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         indices = torch.randint(self.size, (batch_size,), generator=generator)
-        columns = (self.obs, self.actions, self.rewards, self.next_obs, self.not_terminated)
+        columns = (self.obs, self.actions, self.rewards, self.next_obs, self.discounts)
         return Batch(*(column[indices].to(self.device) for column in columns))
 
 

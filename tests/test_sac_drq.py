@@ -50,25 +50,52 @@ def saved_and_loaded(state):
     return torch.load(file, weights_only=True)
 
 
+# A discount of which float32 holds every power exactly.
+GAMMA = 0.5
+
 # The replay buffer ----------------------------------------------------------------------------------------------------
 
 
 class NaiveBuffer:
-    """The newest transitions, each with both of its stacks in full, in the order of the ring."""
+    """The newest transitions, each with both of its stacks in full, in the order of the ring.
 
-    def __init__(self, capacity):
+    Every episode is kept as a whole; that of a step is complete `n_step` steps later, or where its episode ends.
+    """
+
+    def __init__(self, capacity, n_step=1):
         self.capacity = capacity
+        self.n_step = n_step
         self.transitions = []
         self.n_added = 0
+        self.n_stored = 0
+        self.episode = []
 
     def start_episode(self, obs):
+        self.store(len(self.episode), terminated=False)
         self.obs = obs.copy()
+        self.episode = []
+        self.n_stored_of_episode = 0
 
     def add(self, action, reward, next_obs, terminated):
-        transition = (self.obs, action.copy(), reward, next_obs.copy(), 0.0 if terminated else 1.0)
-        self.transitions[self.n_added % self.capacity : self.n_added % self.capacity + 1] = [transition]
+        self.episode.append((self.obs, action.copy(), reward, next_obs.copy()))
         self.n_added += 1
         self.obs = next_obs.copy()
+        n_steps = len(self.episode)
+        self.store(n_steps if terminated else n_steps - self.n_step + 1, terminated)
+
+    def store(self, end, terminated):
+        """Every transition of the episode up to its `end`-th that is not stored yet."""
+        while end > 0 and self.n_stored_of_episode < end:
+            first = self.n_stored_of_episode
+            steps = self.episode[first : first + self.n_step]
+            rewards = sum(GAMMA**k * step[2] for k, step in enumerate(steps))
+            reaches_the_end = first + self.n_step >= len(self.episode)
+            discount = 0.0 if terminated and reaches_the_end else GAMMA ** len(steps)
+            transition = (*steps[0][:2], rewards, steps[-1][3], discount)
+            position = self.n_stored % self.capacity
+            self.transitions[position : position + 1] = [transition]
+            self.n_stored += 1
+            self.n_stored_of_episode += 1
 
 
 def random_stream(rng, frame_stack, channels, size=(5, 6), mean_length=None):
@@ -112,45 +139,50 @@ def feed(stream, n_adds, *buffers):
         n_adds -= name == "add"
 
 
-def small_buffer(capacity, frame_stack, channels, size=(5, 6)):
-    return ReplayBuffer(capacity, (frame_stack * channels, *size), frame_stack, ACTION_DIM, CPU, CPU)
+def small_buffer(capacity, frame_stack, channels, size=(5, 6), n_step=1):
+    obs_shape = (frame_stack * channels, *size)
+    return ReplayBuffer(capacity, obs_shape, frame_stack, ACTION_DIM, n_step, GAMMA, CPU, CPU)
 
 
 def assert_holds_the_same(buffer, naive):
     assert buffer.size == len(naive.transitions)
+    if buffer.size == 0:
+        return
     batch = buffer.gather(torch.arange(buffer.size))
     assert [field.dtype for field in batch] == [torch.uint8, torch.float32, torch.float32, torch.uint8, torch.float32]
-    obs, actions, rewards, next_obs, not_terminated = (
-        np.array(column) for column in zip(*naive.transitions, strict=True)
-    )
+    obs, actions, rewards, next_obs, discounts = (np.array(column) for column in zip(*naive.transitions, strict=True))
     np.testing.assert_array_equal(batch.obs, obs)
     np.testing.assert_array_equal(batch.actions, actions)
-    np.testing.assert_array_equal(batch.rewards, rewards[:, None])
+    np.testing.assert_array_equal(batch.rewards, rewards[:, None].astype(np.float32))
     np.testing.assert_array_equal(batch.next_obs, next_obs)
-    np.testing.assert_array_equal(batch.not_terminated, not_terminated[:, None])
+    np.testing.assert_array_equal(batch.discounts, discounts[:, None])
 
 
+@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("frame_stack", [1, 2, 3, 4])
 @pytest.mark.parametrize("capacity", [1, 2, 7, 50])
-def test_the_replay_buffer_equals_a_naive_one(capacity, frame_stack, channels):
+def test_the_replay_buffer_equals_a_naive_one(capacity, frame_stack, channels, n_step):
     for seed in range(6):
         rng = np.random.default_rng([seed, capacity, frame_stack, channels])
         stream = random_stream(rng, frame_stack, channels)
-        buffer, naive = small_buffer(capacity, frame_stack, channels), NaiveBuffer(capacity)
+        buffer = small_buffer(capacity, frame_stack, channels, n_step=n_step)
+        naive = NaiveBuffer(capacity, n_step)
         while naive.n_added < 5 * capacity + 30:
             feed(stream, int(rng.integers(1, 2 + capacity // 3)), buffer, naive)
             assert_holds_the_same(buffer, naive)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("capacity", [1, 7, 50])
-def test_saved_and_loaded_replay_buffer_goes_on_the_same(capacity):
+def test_saved_and_loaded_replay_buffer_goes_on_the_same(capacity, n_step):
     """From before the first wrap to long after it; in some streams the ring of frames has grown by then."""
     has_grown = False
     for seed in range(20):
         rng = np.random.default_rng([seed, capacity])
         stream = random_stream(rng, 3, 1)
-        buffer, naive, fresh = small_buffer(capacity, 3, 1), NaiveBuffer(capacity), small_buffer(capacity, 3, 1)
+        buffer, fresh = (small_buffer(capacity, 3, 1, n_step=n_step) for _ in range(2))
+        naive = NaiveBuffer(capacity, n_step)
         n_bytes = buffer.nbytes
         feed(stream, int(rng.integers(1, 4 * capacity + 2)), buffer, naive)
         has_grown |= buffer.nbytes > n_bytes
@@ -307,7 +339,7 @@ def random_replay(config, n=40, device=CPU):
     replay = make_replay(config, device)
     channels = 1 if config.grayscale else 3
     feed(random_stream(np.random.default_rng(0), config.frame_stack, channels, (84, 84), mean_length=4), n, replay)
-    assert 0 < replay.gather(torch.arange(replay.size)).not_terminated.mean() < 1
+    assert 0 < replay.gather(torch.arange(replay.size)).discounts.mean() < 1
     return replay
 
 
@@ -389,9 +421,9 @@ def random_batch(config, n=8):
     """What `update_critic` and `update_actor_and_alpha` take, without a replay buffer."""
     torch.manual_seed(3)
     obs, next_obs = (torch.randint(0, 256, (n, *config.view.obs_shape), dtype=torch.uint8) for _ in range(2))
-    not_terminated = (torch.arange(n) % 2).float()[:, None]
+    discounts = (torch.arange(n) % 2).float()[:, None]
     noise = torch.randn(n, ACTION_DIM)
-    return obs, torch.rand(n, ACTION_DIM) * 2 - 1, torch.randn(n, 1), next_obs, not_terminated, noise
+    return obs, torch.rand(n, ACTION_DIM) * 2 - 1, torch.randn(n, 1), next_obs, discounts, noise
 
 
 def changed(before, after):
@@ -406,10 +438,10 @@ def changed(before, after):
 
 def test_each_part_of_an_update_changes_its_own_networks_alone():
     agent = SACAgent(SMALL, CPU)
-    obs, actions, rewards, next_obs, not_terminated, noise = random_batch(SMALL)
+    obs, actions, rewards, next_obs, discounts, noise = random_batch(SMALL)
     obs, next_obs = scaled(obs, agent.dtype), scaled(next_obs, agent.dtype)
     states = [parameters_of(agent)]
-    agent.update_critic(obs, actions, rewards, next_obs, not_terminated, noise)
+    agent.update_critic(obs, actions, rewards, next_obs, discounts, noise)
     states.append(parameters_of(agent))
     for parameter in agent.critic.parameters():
         parameter.grad = None
@@ -658,13 +690,13 @@ def test_metrics_are_means_since_the_last_call():
 
 def test_metrics_are_what_their_names_say():
     agent = SACAgent(SMALL, CPU, torch.float64)
-    obs, actions, rewards, next_obs, not_terminated, noise = random_batch(SMALL)
+    obs, actions, rewards, next_obs, discounts, noise = random_batch(SMALL)
     noise = noise.double()
     literal = LiteralSAC(agent)
-    target_q = literal.target_q(rewards, next_obs, not_terminated, noise)
+    target_q = literal.target_q(rewards, next_obs, discounts, noise)
     q1, q2 = literal.q_values(literal.critic, literal.encode(literal.critic, obs), actions)
     pixels = scaled(obs, agent.dtype)
-    agent.update_critic(pixels, actions, rewards, scaled(next_obs, agent.dtype), not_terminated, noise)
+    agent.update_critic(pixels, actions, rewards, scaled(next_obs, agent.dtype), discounts, noise)
     metrics = agent.pop_metrics()
     assert metrics["q1_mean"] == pytest.approx(q1.mean().item())
     assert metrics["q2_mean"] == pytest.approx(q2.mean().item())

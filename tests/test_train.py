@@ -122,6 +122,7 @@ def test_another_agents_checkpoint_is_refused(trained, monkeypatch):
         (["--tau", "2"], "--tau must be at most 1"),
         (["--encoder", "huge"], "--encoder must be one of drq, light"),
         (["--log-std-min", "3"], "--log-std-min 3.0 must be below --log-std-max 2.0"),
+        (["--n-step", "3", "--learning-starts", "2"], "--n-step 3 must be at most --learning-starts 2"),
         (["--replay-size", "0"], "--replay-size must be at least 1"),
         (["--pad", "-1"], "--pad must be at least 0"),
         (["--resume", "nowhere"], "there is no checkpoint at nowhere"),
