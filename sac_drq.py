@@ -313,9 +313,12 @@ class ReplayBuffer:
         # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
         n_slots, n_frames, size, position = (state[key] for key in ("n_slots", "n_frames", "size", "position"))
         numbers, stack = state["numbers"], state["stack"]
-        pending = deque(PendingStep(*step) for step in state["pending"])
+        pending = deque(PendingStep(stack, action, float(reward)) for stack, action, reward in state["pending"])
         if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
             raise ValueError("the replay buffer's counts do not fit together")
+        actions = [step.action for step in pending]
+        if len(pending) >= self.n_step or any(action.shape != self._actions.shape[1:] for action in actions):
+            raise ValueError("the replay buffer's pending steps are others'")
         stacks = torch.stack([stack, *(step.stack for step in pending)])
         if stack.shape != self._stack.shape or min(int(stacks.min()), n_frames - 1 - int(stacks.max())) < 0:
             raise ValueError("the replay buffer's current stacks lie outside its frames")

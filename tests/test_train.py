@@ -26,7 +26,7 @@ from settings import SettingError
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 SMALL = shlex.split(
     "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
-    "--action-repeat 10 --seed 3 --averaging-tau 0.1"
+    "--action-repeat 10 --seed 3 --averaging-tau 0.1 --n-step 3"
 )
 FREQS = shlex.split("--eval-freq 60 --eval-tracks 1 --checkpoint-freq 50")
 
@@ -354,6 +354,7 @@ def test_a_stop_before_the_last_evaluation_leaves_just_that_to_do(tmp_path, monk
     assert "has done its 60 steps" in stderr
 
 
+PENDING = (torch.zeros(4, dtype=torch.int64), torch.zeros(3), 0.0)
 HOSTILE = {
     "steps of no number": lambda meta, state: meta.update(steps=float("nan")),
     "steps between two": lambda meta, state: meta.update(steps=5.5),
@@ -367,6 +368,8 @@ HOSTILE = {
     "a replay position outside": lambda meta, state: state["replay"].update(position=10**6),
     "a stack of two frames": lambda meta, state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
     "a count of frames in words": lambda meta, state: state["replay"].update(n_frames="x"),
+    "a pending step too many": lambda meta, state: state["replay"].update(pending=[PENDING] * 3),
+    "a pending reward in words": lambda meta, state: state["replay"].update(pending=[(*PENDING[:2], "x")]),
     "transitions of frames to come": lambda meta, state: state["replay"]["numbers"].add_(10**9),
     "a track from no generator": lambda meta, state: state["env"]["present"]["tracks"]["state"].update(state=-1),
     "actions of two numbers": lambda meta, state: state["env"]["present"].update(actions=[[0.0, 0.0]] * 3),
