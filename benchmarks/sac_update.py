@@ -28,8 +28,9 @@ from benchmarks.literal_sac import LiteralSAC
 from sac_drq import ACTION_DIM, ENCODERS, Batch, ReplayBuffer, SACAgent, SACConfig, make_replay
 from session import resolve_device
 
-# The defaults, and what is advised for training without a GPU.
-NETWORKS = (SACConfig(), SACConfig(encoder="light", hidden_dim=256))
+# DrQ's networks, and some for training without a GPU; of the update, what Stable-Baselines3's has, too.
+SAME_UPDATE = SACConfig(n_step=1, averaging_tau=1.0)
+NETWORKS = (SAME_UPDATE, replace(SAME_UPDATE, encoder="light", hidden_dim=256))
 N_TRANSITIONS = 2_000
 EPISODE_STEPS = 200
 

@@ -45,7 +45,7 @@ ROOT = Path(__file__).parent.parent
 # Small trainings, a few seconds each, with everything in them that a large one has.
 SCRIPTS = {
     "train.py": "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 50 --replay-size 300 "
-    "--train-freq 2 --falling-rates --averaging-tau 0.1 --n-step 3",
+    "--train-freq 2 --averaging-tau 0.1",
     "train_ppo.py": "--n-envs 3 --n-steps 16 --batch-size 16 --n-epochs 2 --features-dim 16",
 }
 INTERVALS = {

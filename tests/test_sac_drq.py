@@ -516,7 +516,7 @@ def test_the_end_of_the_game_has_no_future_where_the_time_limit_has(terminated):
         torch.randint(n, shape, generator=draws)
     torch.randn((1, ACTION_DIM), generator=draws)  # the actor's noise
     next_noise = torch.randn((1, ACTION_DIM), generator=draws).double()
-    future = literal.target_q(0.0, torch.from_numpy(last[None]), 1.0, next_noise)
+    future = literal.target_q(0.0, torch.from_numpy(last[None]), config.gamma, next_noise)
     assert future.abs() > 0.1, "the future should matter for this test to say something"
 
     agent.update(replay)

@@ -26,7 +26,7 @@ from settings import SettingError
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 SMALL = shlex.split(
     "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
-    "--action-repeat 10 --seed 3 --averaging-tau 0.1 --n-step 3"
+    "--action-repeat 10 --seed 3 --averaging-tau 0.1"
 )
 FREQS = shlex.split("--eval-freq 60 --eval-tracks 1 --checkpoint-freq 50")
 
@@ -198,7 +198,7 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     monkeypatch.setattr(TrainingRules, "step", watched)
     flags = shlex.split(
         "--missed-tile-charge 30 --lost-starts 0.25 --mirrored-tracks 0.75 --max-idle-frames 90 --max-tiles-back 15 "
-        "--endless-road"
+        "--no-endless-road"
     )
     args = [*SMALL, *flags, "--total-steps", "60", "--eval-freq", "30", "--eval-tracks", "1", "--no-aim"]
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
@@ -207,12 +207,12 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     assert exit_.value.code == 0
     assert len(rules_at) == 60, "the evaluations drive the plain game"
     np.testing.assert_allclose([charge for charge, _ in rules_at], 30.0 * np.arange(60) / 60)
-    expected = TrainingOptions(90, 15, endless_road=True, lost_starts=0.25, mirrored_tracks=0.75)
+    expected = TrainingOptions(90, 15, endless_road=False, lost_starts=0.25, mirrored_tracks=0.75)
     assert {options for _, options in rules_at} == {expected}
 
 
 @pytest.mark.parametrize("is_falling", [True, False])
-def test_updates_come_at_their_rhythm_and_their_rates_fall_if_asked_to(tmp_path, monkeypatch, is_falling):
+def test_updates_come_at_their_rhythm_and_their_rates_fall_unless_told_not_to(tmp_path, monkeypatch, is_falling):
     monkeypatch.chdir(tmp_path)
     real_update, rates = SACAgent.update, []
 
@@ -223,9 +223,9 @@ def test_updates_come_at_their_rhythm_and_their_rates_fall_if_asked_to(tmp_path,
 
     monkeypatch.setattr(SACAgent, "update", watched)
     flags = shlex.split("--train-freq 5 --updates-per-step 2 --learning-rate 0.01 --alpha-learning-rate 0.1 --no-aim")
-    falling = ["--falling-rates"] if is_falling else []
+    constant = [] if is_falling else ["--no-falling-rates"]
     monkeypatch.setattr(
-        sys, "argv", ["train.py", *SMALL, *flags, *falling, "--total-steps", "80", "--eval-tracks", "1"]
+        sys, "argv", ["train.py", *SMALL, *flags, *constant, "--total-steps", "80", "--eval-tracks", "1"]
     )
     with pytest.raises(SystemExit) as exit_:
         train.main()
@@ -278,9 +278,9 @@ def test_a_training_starts_from_the_networks_of_another_game(trained, tmp_path, 
         ((), "nowhere", ("nowhere",)),
         ((), str(PRETRAINED / "ppo_beta"), ("ppo_beta", "does not hold a SAC agent")),
         (
-            ("--hidden-dim", "17", "--road-contrast"),
+            ("--hidden-dim", "17", "--no-road-contrast"),
             "{best}",
-            ("hidden_dim 16", "road_contrast False", "give the flags"),
+            ("hidden_dim 16", "road_contrast True", "give the flags"),
         ),
     ],
 )
