@@ -181,7 +181,7 @@ def train(job: Job) -> int:
         driver = starting_agent(config, checkpoint.load(Path(config.start_from), with_arrays=False))
     with TrainingRun.open(job, job.total_steps) as run:
         if run.device.type == "cpu" and config.encoder == "drq":
-            run.bar.say("On a CPU, the command (S2) of the README, with a light encoder, learns many times as fast.")
+            run.bar.say("On a CPU, the command (S3) of the README, with a light encoder, learns many times as fast.")
         Training(run, driver).learn()
     return run.stop.exit_code
 
