@@ -46,8 +46,8 @@ class SACConfig(GameConfig):
     """SAC's settings
 
     A step is one decision, `action_repeat` frames of the game. No mixed precision: it cost an earlier version its
-    performance (a score of 861 fell to 209). The numbers are DrQ's, but for `n_step`, which is DrQ-v2's, the falling
-    rates, the running mean and the rules of the game.
+    performance (a score of 861 fell to 209). Where nothing else is said, the agent's numbers are DrQ's; `n_step` is
+    DrQ-v2's; the falling rates, the running mean and the rules of the game are what its best drivers learnt with.
 
     Raises:
         SettingError: if a setting is out of its range, or two do not go together.
@@ -80,8 +80,8 @@ class SACConfig(GameConfig):
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
     averaging_tau: float = setting(
         5e-4,
-        "share of encoder and actor that their running mean, which is scored in their place, takes on at an update; "
-        "1 averages nothing",
+        "share of encoder and actor that their running mean, which is scored in their place, takes on at an update, "
+        "more at first; 1 averages nothing",
         above=0.0,
         maximum=1.0,
     )
@@ -170,8 +170,8 @@ class ReplayBuffer:
     30,000 transitions of 84x84 grey frames take 226 MB, where whole observations would take 1.7 GB.
 
     A transition spans `n_step` steps (Sutton & Barto, "Reinforcement Learning", 2018, chapter 7), and fewer where the
-    episode ends before. What the policy did after the first of them was another policy's doing, for which nothing is
-    corrected, as in DrQ-v2 (Yarats et al., 2021).
+    episode ends before. The actions after the first of them were an earlier policy's, for which nothing is corrected,
+    as in DrQ-v2 (Yarats et al., 2021), and their entropy is left out of the return.
 
     Args:
         capacity: transitions to keep.
@@ -203,7 +203,7 @@ class ReplayBuffer:
         self.size = 0
         self._position = 0
         self._channels = channels // frame_stack
-        ring = (self.ring_length(capacity, frame_stack), self._channels, height, width)
+        ring = (self.ring_length(capacity, frame_stack, n_step), self._channels, height, width)
         self._frames = torch.zeros(ring, dtype=torch.uint8, device=frames_device)
         self._n_frames = 0  # ever stored: the next frame's number; frame n lies in the ring at n % its length
         self._obs: Frame = np.zeros(obs_shape, np.uint8)
@@ -215,10 +215,10 @@ class ReplayBuffer:
         self._pending: deque[PendingStep] = deque()  # the newest steps, oldest first, fewer than `n_step`
 
     @staticmethod
-    def ring_length(capacity: int, frame_stack: int) -> int:
+    def ring_length(capacity: int, frame_stack: int, n_step: int) -> int:
         """Frames to make room for at first: an episode of T transitions has T + 1, and `_make_room` sees to very short
-        ones."""
-        return capacity + capacity // 16 + frame_stack + 1
+        ones. The last frames belong to steps that are no transitions yet."""
+        return capacity + capacity // 16 + frame_stack + n_step
 
     @property
     def nbytes(self) -> int:
@@ -305,20 +305,19 @@ class ReplayBuffer:
         """Bring a buffer of the same capacity to where `state_dict` was called.
 
         Raises:
-            KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
+            AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError: if the state is another's.
         """
         if state["capacity"] != self.capacity:
             raise ValueError(f"a replay buffer of {state['capacity']} transitions is not one of {self.capacity}")
         # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
         n_slots, n_frames, size, position = (state[key] for key in ("n_slots", "n_frames", "size", "position"))
         numbers, stack = state["numbers"], state["stack"]
-        pending = deque(PendingStep(stack, action, float(reward)) for stack, action, reward in state["pending"])
+        pending = self._loaded_pending(state["pending"])
         if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
             raise ValueError("the replay buffer's counts do not fit together")
-        actions = [step.action for step in pending]
-        if len(pending) >= self.n_step or any(action.shape != self._actions.shape[1:] for action in actions):
-            raise ValueError("the replay buffer's pending steps are others'")
-        stacks = torch.stack([stack, *(step.stack for step in pending)])
+        stacks = torch.stack([*(step.stack for step in pending), stack])
+        if (stacks[1:] < stacks[:-1]).any():
+            raise ValueError("the replay buffer's current stacks are in disorder")
         if stack.shape != self._stack.shape or min(int(stacks.min()), n_frames - 1 - int(stacks.max())) < 0:
             raise ValueError("the replay buffer's current stacks lie outside its frames")
         if size and min(int(numbers.min()), n_frames - 1 - int(numbers.max())) < 0:
@@ -330,6 +329,18 @@ class ReplayBuffer:
         self._frames, self._stack = frames, stack.clone()
         self._obs = frames[(stack % n_slots).to(frames.device)].flatten(0, 1).cpu().numpy()
         self._pending, self.size, self._position, self._n_frames = pending, size, position, n_frames
+
+    def _loaded_pending(self, saved: list[tuple[torch.Tensor, torch.Tensor, float]]) -> deque[PendingStep]:
+        """Pending steps of a saved state, copied into what they are here."""
+        if len(saved) >= self.n_step:
+            raise ValueError(f"{len(saved)} pending steps of the replay buffer are too many for {self.n_step}")
+        pending: deque[PendingStep] = deque()
+        for stack, action, reward in saved:
+            if stack.shape != self._stack.shape or action.shape != self._actions.shape[1:]:
+                raise ValueError("a pending step of the replay buffer is another's")
+            own_stack, own_action = torch.zeros_like(self._stack), torch.zeros_like(self._actions[0])
+            pending.append(PendingStep(own_stack.copy_(stack), own_action.copy_(action), float(reward)))
+        return pending
 
     def _complete_oldest(self, next_stack: torch.Tensor, terminated: bool) -> None:
         """Store the oldest pending step, after which the rewards up to `next_stack` came."""
@@ -676,7 +687,10 @@ class SACAgent:
         discounts: torch.Tensor,
         next_noise: torch.Tensor,
     ) -> None:
-        """Fit both Q-functions, and the encoder with them, to the soft Bellman target. Both `obs` are `scaled`."""
+        """Fit both Q-functions, and the encoder with them, to the soft Bellman target. Both `obs` are `scaled`.
+
+        Of a transition of several steps, the target holds the entropy after the last one alone.
+        """
         loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, discounts, next_noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
@@ -716,12 +730,17 @@ class SACAgent:
         Reinforcement Learning with Weight Averaging", 2018). What is trained takes no notice of it.
         """
         assert self.average is not None
+        # Of the first updates it is the plain mean: what was there before any weighs nothing.
+        share = max(self.config.averaging_tau, 1.0 / self.n_updates)
         latest: list[torch.Tensor] = [*self.critic.encoder.parameters(), *self.actor.parameters()]
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), latest, self.config.averaging_tau)
+            torch._foreach_lerp_(list(self.average.parameters()), latest, share)
 
     def start_from(self, driver: "SACAgent") -> None:
-        """Begin with the networks of another agent of the same kind; temperature and optimisers begin anew."""
+        """Begin with the networks of another agent of the same kind; temperature and optimisers begin anew.
+
+        They are its latest, not their running mean: its critic knows the features of those.
+        """
         self.critic.load_state_dict(driver.critic.state_dict())
         self.critic_target.load_state_dict(driver.critic.state_dict())
         self.actor.load_state_dict(driver.actor.state_dict())
@@ -827,7 +846,6 @@ class SACAgent:
             self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
             self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
             self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
-            self.update_average = CudaGraph(self.update_average)  # type: ignore[method-assign]
 
     def _rate(self, learning_rate: float) -> float | torch.Tensor:
         """A step size for Adam; what is recorded once reads it anew each time if it is a tensor."""
@@ -846,7 +864,7 @@ def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
     """The replay buffer of these settings: on the GPU where it takes less than half of what is free there."""
     obs_shape = config.view.obs_shape
     channels, height, width = obs_shape
-    n_frames = ReplayBuffer.ring_length(config.replay_size, config.frame_stack)
+    n_frames = ReplayBuffer.ring_length(config.replay_size, config.frame_stack, config.n_step)
     n_bytes = n_frames * channels // config.frame_stack * height * width
     fits = device.type == "cuda" and n_bytes < torch.cuda.mem_get_info(device)[0] // 2
     frames_device = device if fits else torch.device("cpu")

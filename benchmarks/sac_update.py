@@ -5,7 +5,8 @@
 All three have the same convolutions, features, heads and batch, and learn from the same transitions, each from a replay
 buffer of its own kind: ours stores a frame once, the other two whole observations. SB3's is as it comes: an encoder of
 its own for the actor, which learns at every update rather than every second one, and no shift. The literal one is the
-algorithm of ours, one plain step after another (`benchmarks/literal_sac.py`). They take turns.
+algorithm of ours, one plain step after another (`benchmarks/literal_sac.py`). Returns are of one step, and ours has no
+running mean, as the others have none. They take turns.
 """
 
 import argparse

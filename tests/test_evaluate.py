@@ -215,7 +215,7 @@ def test_drawn_actions_are_the_same_for_a_track_each_time(place):
 def test_sac_has_a_mean_and_draws_but_no_mode(tmp_path):
     config = SACConfig(encoder="light", hidden_dim=8, feature_dim=8, replay_size=300)
     agent = SACAgent(config, torch.device("cpu"))
-    state = {"agent": {name: getattr(agent, name).state_dict() for name in ("critic", "actor")}}
+    state = {"agent": {name: network.state_dict() for name, network in agent.driving_networks.items()}}
     loaded = checkpoint.load(checkpoint.save(tmp_path, "sac", {"agent": "sac", "config": vars(config)}, state))
     obs = np.zeros(config.view.obs_shape, np.uint8)
     for actions, deterministic in (("mean", True), ("sampled", False)):

@@ -51,7 +51,7 @@ def test_a_driver_is_what_drives_and_nothing_else(tmp_path):
         drives, before = (module.load_driver(one, torch.device("cpu"))[0](obs) for one in (driver, loaded))
         np.testing.assert_array_equal(drives, before)
     assert driver.meta == {**meta, "aim_run": None}
-    assert set(driver.state["agent"]) == {"critic", "actor"}
+    assert set(driver.state["agent"]) == {"critic", "actor", "average"}
 
 
 def test_mistakes_are_named(tmp_path):

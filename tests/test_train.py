@@ -354,7 +354,10 @@ def test_a_stop_before_the_last_evaluation_leaves_just_that_to_do(tmp_path, monk
     assert "has done its 60 steps" in stderr
 
 
-PENDING = (torch.zeros(4, dtype=torch.int64), torch.zeros(3), 0.0)
+def pending(stack=4, first=0, action=3, reward=0.0):
+    return torch.full((stack,), first), torch.zeros(action), reward
+
+
 HOSTILE = {
     "steps of no number": lambda meta, state: meta.update(steps=float("nan")),
     "steps between two": lambda meta, state: meta.update(steps=5.5),
@@ -368,8 +371,11 @@ HOSTILE = {
     "a replay position outside": lambda meta, state: state["replay"].update(position=10**6),
     "a stack of two frames": lambda meta, state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
     "a count of frames in words": lambda meta, state: state["replay"].update(n_frames="x"),
-    "a pending step too many": lambda meta, state: state["replay"].update(pending=[PENDING] * 3),
-    "a pending reward in words": lambda meta, state: state["replay"].update(pending=[(*PENDING[:2], "x")]),
+    "a pending step too many": lambda meta, state: state["replay"].update(pending=[pending()] * 3),
+    "a pending reward in words": lambda meta, state: state["replay"].update(pending=[pending(reward="x")]),
+    "a pending action of two numbers": lambda meta, state: state["replay"].update(pending=[pending(action=2)]),
+    "a pending stack of two frames": lambda meta, state: state["replay"].update(pending=[pending(stack=2)]),
+    "a pending frame from before the first": lambda meta, state: state["replay"].update(pending=[pending(first=-1)]),
     "transitions of frames to come": lambda meta, state: state["replay"]["numbers"].add_(10**9),
     "a track from no generator": lambda meta, state: state["env"]["present"]["tracks"]["state"].update(state=-1),
     "actions of two numbers": lambda meta, state: state["env"]["present"].update(actions=[[0.0, 0.0]] * 3),
