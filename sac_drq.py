@@ -730,8 +730,8 @@ class SACAgent:
         Reinforcement Learning with Weight Averaging", 2018). What is trained takes no notice of it.
         """
         assert self.average is not None
-        # Of the first updates it is the plain mean: what was there before any weighs nothing.
-        share = max(self.config.averaging_tau, 1.0 / self.n_updates)
+        # At first it spans about the last tenth of all updates, so that it does not drive as the untrained do.
+        share = min(max(self.config.averaging_tau, 10.0 / self.n_updates), 1.0)
         latest: list[torch.Tensor] = [*self.critic.encoder.parameters(), *self.actor.parameters()]
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), latest, share)
