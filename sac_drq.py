@@ -315,11 +315,11 @@ class ReplayBuffer:
         pending = self._loaded_pending(state["pending"])
         if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
             raise ValueError("the replay buffer's counts do not fit together")
+        if stack.shape != self._stack.shape:
+            raise ValueError("the replay buffer's current stack is another's")
         stacks = torch.stack([*(step.stack for step in pending), stack])
-        if (stacks[1:] < stacks[:-1]).any():
-            raise ValueError("the replay buffer's current stacks are in disorder")
-        if stack.shape != self._stack.shape or min(int(stacks.min()), n_frames - 1 - int(stacks.max())) < 0:
-            raise ValueError("the replay buffer's current stacks lie outside its frames")
+        if (stacks[1:] < stacks[:-1]).any() or not 0 <= int(stacks.min()) <= int(stacks.max()) < n_frames:
+            raise ValueError("the replay buffer's current stacks are in disorder, or lie outside its frames")
         if size and min(int(numbers.min()), n_frames - 1 - int(numbers.max())) < 0:
             raise ValueError("the replay buffer's transitions lie outside its frames")
         frames = self._frames.new_zeros((n_slots, *self._frames.shape[1:]))

@@ -71,6 +71,7 @@ class NaiveBuffer:
         self.n_added = 0
         self.n_stored = 0
         self.episode = []
+        self.n_stored_of_episode = 0
 
     def start_episode(self, obs):
         self.store(len(self.episode), terminated=False)
@@ -87,7 +88,7 @@ class NaiveBuffer:
 
     def store(self, end, terminated):
         """Every transition of the episode up to its `end`-th that is not stored yet."""
-        while end > 0 and self.n_stored_of_episode < end:
+        while self.n_stored_of_episode < end:
             first = self.n_stored_of_episode
             steps = self.episode[first : first + self.n_step]
             rewards = sum(GAMMA**k * step[2] for k, step in enumerate(steps))
