@@ -390,6 +390,9 @@ class TrainingOptions:
         lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has lost the
             road (`lose_the_road`), and end as a truncation once it is `TILES_TO_BE_BACK` tiles further on. A good
             driver meets that too seldom to learn the way back. Short, so that much of it can be met.
+        bend_starts: share of the other episodes, in [0, 1], that begin shortly before a sharp bend against the track's
+            own direction (`start_before_bend`), and end as a truncation `TILES_TO_BE_BACK` tiles after it. Every lap
+            has many sharp bends the other way and only some have one of these, also in the mirror.
         mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
             counterclockwise: for one sharp bend to the right they have sixteen to the left, too few to learn from.
         second_tries: share of the episodes, in [0, 1], that begin shortly before a mistake of an earlier one, as long
@@ -402,6 +405,7 @@ class TrainingOptions:
     missed_tile_charge: float = 0.0
     endless_road: bool = False
     lost_starts: float = 0.0
+    bend_starts: float = 0.0
     mirrored_tracks: float = 0.0
     second_tries: float = 0.0
 
@@ -485,27 +489,36 @@ def lose_the_road(game: CarRacing, rng: np.random.Generator) -> int:
     Returns:
         The tile that the car was at.
     """
-    assert game.car is not None
     start, x, y = _place_beside_the_road(game, rng)
+    heading = game.track[start][1]
+    turn = rng.uniform(-math.pi, math.pi) if rng.random() < SHARE_SPUN else rng.normal(0.0, LOST_TURN)
+    speed = 0.0 if rng.random() < SHARE_AT_REST else rng.uniform(0.0, LOST_SPEED)
+    # It slides: it goes halfway between where it looks and where the road does.
+    _start_midway(game, start, (x, y), heading + turn, heading + 0.5 * turn, speed)
+    return start
+
+
+def _start_midway(
+    game: CarRacing, start: int, place: tuple[float, float], looks: float, course: float, speed: float
+) -> None:
+    """Put the car of a game that has just been reset to a place at tile `start`, as if it had driven up to there.
+
+    Angles are headings, in radians like the track's, and the speed is in units a second.
+    """
+    assert game.car is not None
     tiles: list[Any] = list(game.road or ())
     for tile in tiles[:start]:
         game.tile_visited_count += not tile.road_visited
         tile.road_visited = True
         tile.color[:] = game.road_color
-    heading = game.track[start][1]
-    turn = rng.uniform(-math.pi, math.pi) if rng.random() < SHARE_SPUN else rng.normal(0.0, LOST_TURN)
-    speed = 0.0 if rng.random() < SHARE_AT_REST else rng.uniform(0.0, LOST_SPEED)
     game.car.destroy()
-    game.car = Car(game.world, heading + turn, x, y)
-    # It slides: it goes halfway between where it looks and where the road does.
-    course = heading + 0.5 * turn
+    game.car = Car(game.world, looks, *place)
     for body in (game.car.hull, *game.car.wheels):
         body.linearVelocity = (-speed * math.sin(course), speed * math.cos(course))
     for wheel in game.car.wheels:
         wheel.omega = speed / wheel.wheel_rad
     # The picture's zoom in, over the first second, is past.
     game.t = 1.0
-    return start
 
 
 def _place_beside_the_road(game: CarRacing, rng: np.random.Generator) -> tuple[int, float, float]:
@@ -521,13 +534,57 @@ def _place_beside_the_road(game: CarRacing, rng: np.random.Generator) -> tuple[i
             return start, float(place[0]), float(place[1])
 
 
+# A bend is what the road turns by over so many tiles (of 3.5 units), and sharp from so many radians on.
+BEND_TILES = 12
+SHARP_BEND = 1.6
+
+# A car that is put before a bend is so many tiles before the middle of it, so many units off the middle of the road at
+# most, and goes so many units a second: it has the way to come to its own speed.
+TILES_BEFORE_BEND = (20, 60)
+OFF_MIDDLE_BEFORE_BEND = 4.0
+SPEED_BEFORE_BEND = (20.0, 70.0)
+
+
+def turns(game: CarRacing) -> NDArray[np.float64]:
+    """What the road turns by around each of its n tiles, (n,), in radians; to the left is positive."""
+    headings = np.array([heading for _, heading, _, _ in game.track])
+    steps = (np.roll(headings, -1) - headings + np.pi) % (2 * np.pi) - np.pi
+    around = np.arange(len(steps))[:, None] + np.arange(-BEND_TILES // 2, BEND_TILES // 2)
+    return steps[around % len(steps)].sum(axis=1)
+
+
+def bends_against(game: CarRacing) -> list[int]:
+    """The sharpest tile of each sharp bend that turns against the direction in which the track as a whole does."""
+    road = turns(game)
+    against = -np.sign(road.sum()) * road
+    is_sharp = against > SHARP_BEND
+    ends = np.flatnonzero(np.diff(is_sharp, prepend=False, append=False)).reshape(-1, 2)
+    return [int(first + against[first:end].argmax()) for first, end in ends]
+
+
+def start_before_bend(game: CarRacing, bend: int, rng: np.random.Generator) -> int:
+    """Put the car of a game that has just been reset on the road before the tile `bend`, going the road's way.
+
+    The tiles before that place are as after `lose_the_road`.
+
+    Returns:
+        The tile that the car is at.
+    """
+    start = max(bend - int(rng.integers(*TILES_BEFORE_BEND, endpoint=True)), 0)
+    heading, x, y = game.track[start][1:]
+    off = rng.uniform(-OFF_MIDDLE_BEFORE_BEND, OFF_MIDDLE_BEFORE_BEND)
+    place = x + off * math.cos(heading), y + off * math.sin(heading)
+    _start_midway(game, start, place, heading, heading, rng.uniform(*SPEED_BEFORE_BEND))
+    return start
+
+
 class TrainingRules(gym.Wrapper):
     """Endless fresh training tracks, and the rules of `TrainingOptions`.
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
-    `info["game_reward"]` is a step's reward before any charge, `info["lost_start"]` whether the episode began lost.
-    `info["is_mistake"]` tells whether in this step a tile was left behind or the episode came to a bad end, and
+    `info["game_reward"]` is a step's reward before any charge, `info["is_lap"]` whether the episode began where a lap
+    does, `info["is_mistake"]` whether in this step a tile was left behind or the episode came to a bad end, and
     `info["idle_frames"]` how many frames before the end of the step the road was last driven on, in new tiles.
 
     Args:
@@ -549,25 +606,39 @@ class TrainingRules(gym.Wrapper):
         self._tiles = 0
         self._missed_tiles: MissedTiles
         self._halfway_obs: Frame | None = None
-        # How many tiles the car has touched once it is back, if the episode began lost.
-        self._tiles_when_back: int | None = None
+        # How many tiles the car has touched once the episode is over, if it began in the middle of a lap.
+        self._tiles_at_end: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         if seed is not None:
             self.tracks = np.random.default_rng(seed)
-        track_seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
-        obs, info = self.env.reset(seed=track_seed, options={**(options or {}), "mirrored": self._draw_mirrored()})
-        start = 0
-        self._tiles_when_back = None
+        obs, info = self._next_track(options)
+        start, tiles_to_go = 0, 0
         if self.tracks.random() < self.options.lost_starts:
             start = lose_the_road(_game(self), self.tracks)
-            obs = self._view.look_anew()
-            self._tiles_when_back = tiles_visited(self) + TILES_TO_BE_BACK
-        self._idle_frames = 0
+            tiles_to_go = TILES_TO_BE_BACK
+        elif self._draw(self.options.bend_starts):
+            while not (bends := bends_against(_game(self))):
+                _, info = self._next_track(options)
+            bend = int(self.tracks.choice(bends))
+            start = start_before_bend(_game(self), bend, self.tracks)
+            tiles_to_go = bend - start + TILES_TO_BE_BACK
         self._tiles = tiles_visited(self)
+        self._tiles_at_end = None
+        if tiles_to_go:
+            obs = self._view.look_anew()
+            self._tiles_at_end = self._tiles + tiles_to_go
+        self._idle_frames = 0
         self._missed_tiles = MissedTiles(_game(self), start)
         self._halfway_obs = None
-        info["track_seed"] = track_seed
+        return obs, info
+
+    def _next_track(self, options: dict[str, Any] | None) -> tuple[Frame, dict[str, Any]]:
+        """The next training track, at its start."""
+        seed = int(self.tracks.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
+        mirrored = self._draw(self.options.mirrored_tracks)
+        obs, info = self.env.reset(seed=seed, options={**(options or {}), "mirrored": mirrored})
+        info["track_seed"] = seed
         return obs, info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
@@ -588,10 +659,10 @@ class TrainingRules(gym.Wrapper):
             terminated, truncated = False, True
         elif self._is_hopeless():
             terminated = True
-        elif self._tiles_when_back is not None and tiles >= self._tiles_when_back:
+        elif self._tiles_at_end is not None and tiles >= self._tiles_at_end:
             truncated = True
         info["game_reward"] = float(reward)
-        info["lost_start"] = self._tiles_when_back is not None
+        info["is_lap"] = self._tiles_at_end is None
         info["is_mistake"] = n_missed > 0 or (terminated and not info.get("lap_finished", False))
         return obs, float(reward) - charge, terminated, truncated, info
 
@@ -600,14 +671,15 @@ class TrainingRules(gym.Wrapper):
         idle, back = self.options.max_idle_frames, self.options.max_tiles_back
         return (0 < idle <= self._idle_frames) or (0 < back <= self._missed_tiles.n_back)
 
-    def _draw_mirrored(self) -> bool:
-        # Drawn only where it matters, so that without mirrors the tracks and starts are those that they always were.
-        share = self.options.mirrored_tracks
+    def _draw(self, share: float) -> bool:
+        # Only where it matters: without mirrors, say, the tracks and starts are those that they always were.
         return share > 0.0 and bool(self.tracks.random() < share)
 
 
 class EpisodeStatistics(gym.Wrapper):
-    """At a lap's end, `info["episode"]` sums it up in the form that Stable-Baselines3 reads; lost starts are no laps.
+    """At a lap's end, `info["episode"]` sums it up in the form that Stable-Baselines3 reads.
+
+    An episode that begins in the middle of a lap is none.
 
     `r`: return, in the game's own rewards; `l`: length in steps; `frames`: length in frames; `tiles`: tiles visited;
     `tiles_missed`: tiles not visited; `tiles_share`: the visited ones' share of the track, in [0, 1]; `lap_finished`:
@@ -629,7 +701,7 @@ class EpisodeStatistics(gym.Wrapper):
         self._return += info.get("game_reward", float(reward))
         self._steps += 1
         self._frames += info["frames"]
-        if (terminated or truncated) and not info.get("lost_start", False):
+        if (terminated or truncated) and info.get("is_lap", True):
             tiles = tiles_visited(self)
             lap_finished = bool(info.get("lap_finished", False))
             info["is_success"] = lap_finished
@@ -803,7 +875,7 @@ class SecondTries(gym.Wrapper):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if self._share and info["is_mistake"] and not self._has_erred and not info["lost_start"]:
+        if self._share and info["is_mistake"] and not self._has_erred and info["is_lap"]:
             self._remember(info["idle_frames"])
         if self._tiles_when_good is not None:
             info.pop("episode", None)

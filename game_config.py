@@ -37,6 +37,12 @@ class GameConfig:
     lost_starts: float = setting(
         0.3, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
     )
+    bend_starts: float = setting(
+        0.0,
+        "in training, share of the other episodes that begin shortly before a sharp bend against the track's direction",
+        minimum=0.0,
+        maximum=1.0,
+    )
     mirrored_tracks: float = setting(
         0.25, "in training, share of the episodes on the mirror image of a track", minimum=0.0, maximum=1.0
     )
@@ -62,6 +68,7 @@ class GameConfig:
             self.max_tiles_back,
             endless_road=self.endless_road,
             lost_starts=self.lost_starts,
+            bend_starts=self.bend_starts,
             mirrored_tracks=self.mirrored_tracks,
             second_tries=self.second_tries,
         )

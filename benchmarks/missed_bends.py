@@ -13,25 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.envs.box2d.car_racing import CarRacing
-from numpy.typing import NDArray
 
 import checkpoint
-from car_racing import make_env
+from car_racing import make_env, turns
 from drivers import load_driver
 from scoring import DEVELOPMENT_TRACKS, Score, drive
 from settings import fail
 
-# A bend is what the road turns by over so many tiles (of 3.5 units), and sharp from so many radians on.
-BEND_TILES = 12
+# What a bend must turn by to be counted as sharp, in radians.
 SHARP = 2.0
-
-
-def turns(game: CarRacing) -> NDArray[np.float64]:
-    """What the road turns by around each of its n tiles, (n,), in radians; to the left is positive."""
-    headings = np.array([heading for _, heading, _, _ in game.track])
-    steps = (np.roll(headings, -1) - headings + np.pi) % (2 * np.pi) - np.pi
-    around = np.arange(len(steps))[:, None] + np.arange(-BEND_TILES // 2, BEND_TILES // 2)
-    return steps[around % len(steps)].sum(axis=1)
 
 
 def main() -> None:

@@ -22,9 +22,11 @@ from car_racing import (
     MissedTiles,
     TrainingOptions,
     ViewConfig,
+    bends_against,
     make_env,
     make_stock_env,
     stock_frame,
+    turns,
 )
 from scoring import SCORING_TRACKS, VALIDATION_TRACKS, drive
 from vec_env import WorkerDiedError, make_vec_env
@@ -470,12 +472,12 @@ def test_a_lost_start_ends_as_a_truncation_once_the_car_is_back_and_counts_as_no
         lost.reset(seed=5 if i == 0 else None)
         assert touch(lost, few)[:2] == (False, False), "each episode counts from its own start"
         terminated, truncated, info = touch(lost, TILES_TO_BE_BACK - few)
-        assert (terminated, truncated, info["lost_start"]) == (False, True, True)
+        assert (terminated, truncated, info["is_lap"]) == (False, True, False)
         assert info.keys().isdisjoint({"episode", "is_success"})
     lap = make_env(ViewConfig(), TrainingOptions())
     lap.reset(seed=5)
     terminated, truncated, info = touch(lap, TILES_TO_BE_BACK)
-    assert (terminated, truncated, info["lost_start"]) == (False, False, False)
+    assert (terminated, truncated, info["is_lap"]) == (False, False, True)
 
 
 def test_a_lost_start_that_does_not_come_back_is_cut_like_any_idle_car():
@@ -502,12 +504,97 @@ def test_missed_tiles_of_a_lap_from_its_middle():
     assert missed.is_round
 
 
-def test_a_lost_start_is_resumed_to_the_last_bit():
+def turned_by(game, tiles):
+    """What the road's middle turns by along some tiles, in radians, to the left positive, from its places alone."""
+    x, y = np.array([game.track[i % len(game.track)][2:4] for i in tiles]).T
+    directions = np.unwrap(np.arctan2(np.diff(y), np.diff(x)))
+    return directions[-1] - directions[0]
+
+
+def test_a_bend_start_is_on_the_road_before_a_sharp_bend_the_other_way():
+    env = make_env(ViewConfig(action_repeat=1), TrainingOptions(bend_starts=1.0, mirrored_tracks=0.5))
+    speeds, leads, directions = [], [], set()
+    for i in range(24):
+        obs, _ = env.reset(seed=5 if i == 0 else None)
+        game = env.unwrapped
+        n_tiles = len(game.track)
+        direction = np.sign(turned_by(game, range(n_tiles + 1)))
+        directions.add(direction)
+        centre = np.array([place[2:4] for place in game.track])
+        start = int(np.linalg.norm(centre - game.car.hull.position, axis=1).argmin())
+        assert all(tile.road_visited for tile in game.road[:start])
+        assert not any(tile.road_visited for tile in game.road[max(start, 8) : n_tiles - 8]), "but at the lap's start"
+        assert game.tile_visited_count == sum(tile.road_visited for tile in game.road)
+        ahead = [-direction * turned_by(game, range(at - 6, at + 7)) for at in range(start, start + 61)]
+        assert max(ahead) > 1.5
+        leads.append(next(at for at, turn in enumerate(ahead) if turn > 1.5))
+        speeds.append(np.hypot(*game.car.hull.linearVelocity))
+        heading = game.track[start][1]
+        assert game.car.hull.angle == pytest.approx(heading)
+        course = np.array(game.car.hull.linearVelocity) / speeds[-1]
+        np.testing.assert_allclose(course, [-np.sin(heading), np.cos(heading)], atol=1e-6)
+        np.testing.assert_array_equal(obs[-1], game.observe())
+        env.step(np.zeros(3, np.float32))
+        assert all(wheel.tiles for wheel in game.car.wheels)
+    assert directions == {-1.0, 1.0}, "against the track's direction is to the right, in the mirror to the left"
+    assert min(leads) < 30
+    assert max(leads) > 40
+    assert min(speeds) < 35.0
+    assert max(speeds) > 55.0
+
+
+def test_a_bend_start_ends_as_a_truncation_after_the_bend_and_counts_as_no_lap():
+    env = make_env(ViewConfig(), TrainingOptions(bend_starts=1.0, endless_road=True))
+    for i in range(5):
+        env.reset(seed=5 if i == 0 else None)
+        game = env.unwrapped
+        start = game.tile_visited_count
+        terminated = truncated = False
+        while not (terminated or truncated):
+            game.tile_visited_count += 1
+            *_, terminated, truncated, info = env.step(BRAKE)
+        assert (terminated, truncated, info["is_lap"]) == (False, True, False)
+        assert info.keys().isdisjoint({"episode", "is_success"})
+        to_lap_end = len(game.track) - start
+        assert min(20 + TILES_TO_BE_BACK, to_lap_end) <= game.tile_visited_count - start <= 60 + TILES_TO_BE_BACK + 20
+
+
+def test_bends_against_the_tracks_direction_are_few_and_those_of_its_mirror_image():
+    game = FastCarRacing()
+    n_against = n_with = 0
+    for track in range(30):
+        bends, turn = [], []
+        for mirrored in (False, True):
+            game.reset(seed=track, options={"mirrored": mirrored})
+            bends.append(bends_against(game))
+            turn.append(turns(game))
+        assert bends[0] == bends[1]
+        np.testing.assert_allclose(turn[0], -turn[1], atol=1e-9)
+        assert all(turn[0][bend] < -1.6 for bend in bends[0])
+        np.testing.assert_allclose(turn[0][50], -turned_by(game, range(44, 58)), atol=0.3)
+        n_against += (turn[0] < -1.6).sum()
+        n_with += (turn[0] > 1.6).sum()
+    assert 0 < n_against < n_with / 3
+
+
+def test_the_shares_of_bend_starts_lost_starts_and_laps():
+    env = make_env(ViewConfig(action_repeat=4), TrainingOptions(lost_starts=0.5, bend_starts=0.5))
+    on_road = []
+    for i in range(40):
+        env.reset(seed=5 if i == 0 else None)
+        *_, info = env.step(np.zeros(3, np.float32))
+        on_road.append("lap" if info["is_lap"] else all(wheel.tiles for wheel in env.unwrapped.car.wheels))
+    assert 3 <= on_road.count("lap") <= 17, "half of the half that is not lost"
+    assert 3 <= on_road.count(True) <= 22, "some of the lost cars are on the road, too"
+
+
+@pytest.mark.parametrize("kind", ["lost_starts", "bend_starts"])
+def test_a_start_midway_is_resumed_to_the_last_bit(kind):
     def drive_on(env, n_steps):
         steps = [env.step(GAS)[:2] for _ in range(n_steps)]
         return [obs for obs, _ in steps], [reward for _, reward in steps]
 
-    training = TrainingOptions(lost_starts=0.5, mirrored_tracks=0.5)
+    training = TrainingOptions(**{kind: 0.5}, mirrored_tracks=0.5)
     env = make_env(ViewConfig(), training)
     env.reset(seed=3)
     for _ in range(4):
