@@ -423,6 +423,9 @@ class MissedTiles:
     Args:
         game: a CarRacing that has just been reset.
         start: the tile that the car starts from; those before it do not count.
+
+    Attributes:
+        n_judged: the lap's tiles up to this one have been left behind, touched or not.
     """
 
     def __init__(self, game: CarRacing, start: int = 0) -> None:
@@ -431,7 +434,7 @@ class MissedTiles:
         # How far the car has come along the track, in tiles; it goes on counting past a full lap.
         self._position = self._furthest = start
         self._halfway = (start + len(self._tiles)) // 2
-        self._n_judged = start
+        self.n_judged = start
 
     @property
     def is_halfway(self) -> bool:
@@ -441,7 +444,7 @@ class MissedTiles:
     @property
     def is_round(self) -> bool:
         """Whether the car has left the last tile of the lap so far behind that all of them are judged."""
-        return self._n_judged == len(self._tiles)
+        return self.n_judged == len(self._tiles)
 
     @property
     def n_back(self) -> int:
@@ -455,9 +458,9 @@ class MissedTiles:
         if touched:
             self._position += max(self._way_to(index) for index in touched)
             self._furthest = max(self._furthest, self._position)
-        n_behind = min(max(self._n_judged, self._position - TILES_OF_GRACE), len(self._tiles))
-        behind = self._tiles[self._n_judged : n_behind]
-        self._n_judged = n_behind
+        n_behind = min(max(self.n_judged, self._position - TILES_OF_GRACE), len(self._tiles))
+        behind = self._tiles[self.n_judged : n_behind]
+        self.n_judged = n_behind
         return sum(not tile.road_visited for tile in behind)
 
     def _way_to(self, index: int) -> int:

@@ -1,0 +1,75 @@
+"""How often a driver misses tiles of a sharp bend against the track's direction.
+
+python -m benchmarks.bend_passes --checkpoint checkpoints/<run>/best [--tracks 400]
+
+Training's bend starts (`car_racing.start_before_bend`), but before every such bend of the development tracks, and
+driven as when it is scored. A lap in two has one, so a good driver's score says little about them.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.envs.box2d.car_racing import CarRacing
+
+import checkpoint
+from car_racing import AgentView, EpisodeStatistics, MissedTiles, bends_against, make_env, start_before_bend
+from drivers import load_driver
+from scoring import DEVELOPMENT_TRACKS, Driver
+from settings import fail
+
+# A pass ends when all tiles so far after the bend's middle are judged, or after so many frames.
+TILES_AFTER_BEND = 10
+MAX_FRAMES = 300
+
+
+def tiles_missed(driver: Driver, env: AgentView, track: int, bend: int) -> int:
+    """How many tiles, from the start up to the bend's end, are left behind untouched or not reached at all."""
+    env.reset(seed=track)
+    game = env.unwrapped
+    assert isinstance(game, CarRacing)
+    start = start_before_bend(game, bend, np.random.default_rng([track, bend]))
+    obs = env.look_anew()
+    end = bend + TILES_AFTER_BEND
+    missed = MissedTiles(game, start)
+    frames = 0
+    while missed.n_judged < end and frames < MAX_FRAMES:
+        obs, _, terminated, truncated, info = env.step(driver(obs))
+        frames += info["frames"]
+        missed.count_new()
+        if terminated or truncated:
+            break
+    tiles: list[Any] = list(game.road or ())
+    return sum(not tile.road_visited for tile in tiles[start:end])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--tracks", type=int, default=400)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
+    except checkpoint.CheckpointError as error:
+        fail(f"--checkpoint: {error}")
+    env = make_env(view)
+    assert isinstance(env, EpisodeStatistics)
+    env = env.env
+    assert isinstance(env, AgentView)
+    game = env.unwrapped
+    assert isinstance(game, CarRacing)
+    passes = []
+    for track in DEVELOPMENT_TRACKS[: options.tracks]:
+        env.reset(seed=track)
+        # Of the first and last tiles some are the game's own start.
+        for bend in [bend for bend in bends_against(game) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:
+            passes.append(tiles_missed(driver, env, track, bend))
+    n_missed = sum(missed > 0 for missed in passes)
+    print(f"tiles missed in {n_missed} of {len(passes)} passes ({n_missed / len(passes):.1%}), {sum(passes)} in all")
+
+
+if __name__ == "__main__":
+    main()
