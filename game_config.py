@@ -33,6 +33,11 @@ class GameConfig:
         "or is this throughout with --start-from",
         minimum=0.0,
     )
+    wheel_off_charge: float = setting(
+        0.0,
+        "in training, points taken off for each of the four wheels that has not touched a tile left behind",
+        minimum=0.0,
+    )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
     lost_starts: float = setting(
         0.3, "in training, share of the episodes that begin beside the road", minimum=0.0, maximum=1.0
@@ -66,6 +71,7 @@ class GameConfig:
         return TrainingOptions(
             self.max_idle_frames,
             self.max_tiles_back,
+            wheel_off_charge=self.wheel_off_charge,
             endless_road=self.endless_road,
             lost_starts=self.lost_starts,
             bend_starts=self.bend_starts,

@@ -26,6 +26,7 @@ from car_racing import (
     make_env,
     make_stock_env,
     stock_frame,
+    tiles_visited,
     turns,
 )
 from scoring import SCORING_TRACKS, VALIDATION_TRACKS, drive
@@ -782,6 +783,43 @@ def test_a_finished_lap_is_no_mistake():
     *_, terminated, _, info = env.step(BRAKE)
     assert terminated
     assert not info["is_mistake"]
+
+
+def test_wheels_that_touch_no_tile_left_behind_are_charged():
+    def weave(charge):
+        env = make_env(ViewConfig(action_repeat=1), TrainingOptions(wheel_off_charge=charge))
+        env.reset(seed=8)
+        game = env.unwrapped
+        rewards, touched = [], [set() for _ in range(4)]
+        for frame in range(400):
+            action = along_the_road(game)
+            action[0] += 0.7 * np.sin(frame / 25.0)
+            rewards.append(env.step(action)[1])
+            for wheel, tiles in zip(game.car.wheels, touched, strict=True):
+                tiles.update(tile.idx for tile in wheel.tiles)
+        furthest = max(index for tiles in touched for index in tiles if index < len(game.track) // 2)
+        # The first tiles, on which the car stands at the start, are not counted.
+        off = [sum(index not in tiles for tiles in touched) for index in range(4, furthest - 4)]
+        return np.array(rewards), off
+
+    rewards, off = weave(0.0)
+    assert {0, 2} <= set(off), "on some tiles all four wheels, on others two"
+    charges = rewards - weave(0.5)[0]
+    assert charges.min() > -1e-9
+    assert charges.sum() == pytest.approx(0.5 * sum(off))
+
+
+def test_a_wheel_touches_tiles_between_two_steps_too():
+    env = make_env(ViewConfig(action_repeat=30), TrainingOptions(wheel_off_charge=1.0))
+    free = make_env(ViewConfig(action_repeat=30), TrainingOptions())
+    for each in (env, free):
+        each.reset(seed=8)
+    for _ in range(6):
+        # Slowly, and so straight on: no wheel leaves the road.
+        action = along_the_road(env.unwrapped, ahead=8) * np.array([0.3, 1.0, 1.0], np.float32)
+        assert env.step(action)[1] == free.step(action)[1]
+        assert all(wheel.tiles for wheel in env.unwrapped.car.wheels)
+    assert tiles_visited(env) > 8
 
 
 def test_missed_tiles_are_not_charged_for_driving_backwards():

@@ -198,7 +198,7 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     monkeypatch.setattr(TrainingRules, "step", watched)
     flags = shlex.split(
         "--missed-tile-charge 30 --lost-starts 0.25 --bend-starts 0.5 --mirrored-tracks 0.75 --max-idle-frames 90 "
-        "--max-tiles-back 15 --no-endless-road"
+        "--max-tiles-back 15 --wheel-off-charge 0.5 --no-endless-road"
     )
     args = [*SMALL, *flags, "--total-steps", "60", "--eval-freq", "30", "--eval-tracks", "1", "--no-aim"]
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
@@ -207,7 +207,9 @@ def test_the_game_is_trained_on_under_its_rules_and_scored_without(tmp_path, mon
     assert exit_.value.code == 0
     assert len(rules_at) == 60, "the evaluations drive the plain game"
     np.testing.assert_allclose([charge for charge, _ in rules_at], 30.0 * np.arange(60) / 60)
-    expected = TrainingOptions(90, 15, endless_road=False, lost_starts=0.25, bend_starts=0.5, mirrored_tracks=0.75)
+    expected = TrainingOptions(
+        90, 15, wheel_off_charge=0.5, endless_road=False, lost_starts=0.25, bend_starts=0.5, mirrored_tracks=0.75
+    )
     assert {options for _, options in rules_at} == {expected}
 
 
