@@ -382,9 +382,10 @@ class TrainingOptions:
             car untouched, in one step for no more than `TILES_CHARGED_AT_ONCE` of them. A missed tile keeps the lap
             from finishing, but the game says so only at the episode's end, hundreds of steps later; this says it at
             once.
-        wheel_off_charge: points taken off for each of a car's four wheels that has not touched a tile left behind, for
-            no more than `WHEELS_CHARGED_AT_ONCE` in one step. The fastest line cuts a bend so closely that one wheel
-            touches, and a line a hand's breadth off misses five tiles; this asks for a margin.
+        wheel_off_charge: points taken off for each tile left behind and each of the four wheels that has not touched
+            it, for no more than `WHEELS_CHARGED_AT_ONCE` such pairs in one step. The fastest line cuts a bend so
+            closely that one wheel touches its innermost tiles, and a line a hand's breadth further in misses them all;
+            this asks for a margin.
         endless_road: once the car is round, finished or not, end the episode as a truncation, with the observation from
             halfway round as its last. To an agent with a discount the end of all rewards looks like the fault of its
             last steps; bootstrapped, it looks like more road. Not from the lap's end itself, where the road ahead is
@@ -393,9 +394,10 @@ class TrainingOptions:
         lost_starts: share of the episodes, in [0, 1], that begin in the middle of a lap with a car that has lost the
             road (`lose_the_road`), and end as a truncation once it is `TILES_TO_BE_BACK` tiles further on. A good
             driver meets that too seldom to learn the way back. Short, so that much of it can be met.
-        bend_starts: share of the other episodes, in [0, 1], that begin shortly before a sharp bend against the track's
-            own direction (`start_before_bend`), and end as a truncation `TILES_TO_BE_BACK` tiles after it. Every lap
-            has many sharp bends the other way and only some have one of these, also in the mirror.
+        bend_starts: share, in [0, 1], of the episodes that do not begin lost, that begin shortly before a sharp bend
+            against the track's own direction (`start_before_bend`), and end as a truncation `TILES_TO_BE_BACK` tiles
+            after it, or at the lap's end. Every lap has many sharp bends the other way and only some have one of these;
+            mirroring does not make them more frequent.
         mirrored_tracks: share of the episodes, in [0, 1], on the mirror image of a track. The game's tracks run
             counterclockwise: for one sharp bend to the right they have sixteen to the left, too few to learn from.
         second_tries: share of the episodes, in [0, 1], that begin shortly before a mistake of an earlier one, as long
@@ -445,7 +447,7 @@ class MissedTiles:
         start: the tile that the car starts from; those before it do not count.
 
     Attributes:
-        n_judged: the lap's tiles up to this one have been left behind, touched or not.
+        n_judged: the lap's tiles before this one have been left behind, touched or not.
         n_wheels_off: how often the last call of `count_new` found one of the four wheels not to have touched one of the
             tiles left behind since the call before.
     """
@@ -576,8 +578,8 @@ def _place_beside_the_road(game: CarRacing, rng: np.random.Generator) -> tuple[i
 BEND_TILES = 12
 SHARP_BEND = 1.6
 
-# A car that is put before a bend is so many tiles before the middle of it, so many units off the middle of the road at
-# most, and goes so many units a second: it has the way to come to its own speed.
+# A car that is put before a bend is so many tiles before the sharpest of it, so many units off the middle of the road
+# at most, and goes so many units a second: far enough away to come to its own speed.
 TILES_BEFORE_BEND = (20, 60)
 OFF_MIDDLE_BEFORE_BEND = 4.0
 SPEED_BEFORE_BEND = (20.0, 70.0)
@@ -592,7 +594,10 @@ def turns(game: CarRacing) -> NDArray[np.float64]:
 
 
 def bends_against(game: CarRacing) -> list[int]:
-    """The sharpest tile of each sharp bend that turns against the direction in which the track as a whole does."""
+    """The sharpest tile of each sharp bend that turns against the direction in which the track as a whole does.
+
+    A bend across the lap's start counts as two, one on either side.
+    """
     road = turns(game)
     against = -np.sign(road.sum()) * road
     is_sharp = against > SHARP_BEND
@@ -603,7 +608,7 @@ def bends_against(game: CarRacing) -> list[int]:
 def start_before_bend(game: CarRacing, bend: int, rng: np.random.Generator) -> int:
     """Put the car of a game that has just been reset on the road before the tile `bend`, going the road's way.
 
-    The tiles before that place are as after `lose_the_road`.
+    The tiles before that place are as after `lose_the_road`. It is not before the lap's start, however near the bend.
 
     Returns:
         The tile that the car is at.
@@ -621,16 +626,16 @@ class TrainingRules(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of tracks rather than naming one; each reset then takes the next track seed
     of that sequence, always from `TRAINING_TRACK_SEEDS`. `info["track_seed"]` tells which.
-    `info["game_reward"]` is a step's reward before any charge, `info["is_lap"]` whether the episode began where a lap
-    does, `info["is_mistake"]` whether in this step a tile was left behind or the episode came to a bad end, and
-    `info["idle_frames"]` how many frames before the end of the step the road was last driven on, in new tiles.
+    `info["game_reward"]` is a step's reward before any charge, `info["is_lap"]` whether the episode began neither lost
+    nor before a bend, `info["is_mistake"]` whether in this step a tile was left behind or the episode came to a bad
+    end, and `info["idle_frames"]` how many frames before the end of the step the road was last driven on, in new tiles.
 
     Args:
         env: an `AgentView` of a game that draws when it is asked.
         options: the rules.
 
     Attributes:
-        tracks: the generator that track seeds are drawn from.
+        tracks: the generator that track seeds, mirrors and starts are drawn from.
         missed_tile_charge: as in the options, until it is set anew.
     """
 

@@ -35,7 +35,8 @@ class GameConfig:
     )
     wheel_off_charge: float = setting(
         0.0,
-        "in training, points taken off for each of the four wheels that has not touched a tile left behind",
+        "in training, points taken off for each tile left behind and each of the four wheels that has not touched it; "
+        "the same throughout",
         minimum=0.0,
     )
     endless_road: bool = setting(True, "in training, let a lap's end count as the end of all rewards")
@@ -44,7 +45,8 @@ class GameConfig:
     )
     bend_starts: float = setting(
         0.0,
-        "in training, share of the other episodes that begin shortly before a sharp bend against the track's direction",
+        "in training, share of the episodes that do not begin beside the road that begin shortly before a sharp bend "
+        "against the track's direction",
         minimum=0.0,
         maximum=1.0,
     )
@@ -67,7 +69,7 @@ class GameConfig:
 
     @property
     def training(self) -> TrainingOptions:
-        """What training changes about the game; whoever trains lets the charge rise from 0."""
+        """What training changes about the game; whoever trains lets the charge for missed tiles rise from 0."""
         return TrainingOptions(
             self.max_idle_frames,
             self.max_tiles_back,

@@ -2,8 +2,9 @@
 
 python -m benchmarks.bend_passes --checkpoint checkpoints/<run>/best [--tracks 400]
 
-Training's bend starts (`car_racing.start_before_bend`), but before every such bend of the development tracks, and
-driven as when it is scored. A lap in two has one, so a good driver's score says little about them.
+Training's bend starts (`car_racing.start_before_bend`), but before each such bend of the development tracks that is
+not near the lap's start, on the fast game, and driven as when it is scored. There is one on every second lap or so:
+a good driver's score says little about them.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from drivers import load_driver
 from scoring import DEVELOPMENT_TRACKS, Driver
 from settings import fail
 
-# A pass ends when all tiles so far after the bend's middle are judged, or after so many frames.
+# A pass ends when the tiles up to so many after the bend's sharpest are judged, or after so many frames.
 TILES_AFTER_BEND = 10
 MAX_FRAMES = 300
 
