@@ -7,19 +7,14 @@ not near the lap's start, on the fast game, and driven as when it is scored. The
 a good driver's score says little about them.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-import checkpoint
-from car_racing import AgentView, EpisodeStatistics, MissedTiles, bends_against, make_env, start_before_bend
-from drivers import load_driver
-from scoring import DEVELOPMENT_TRACKS, Driver
-from settings import fail
+from benchmarks.driver_probe import driver_and_tracks, make_agent_view
+from car_racing import AgentView, MissedTiles, bends_against, start_before_bend
+from scoring import Driver
 
 # A pass ends when the tiles up to so many after the bend's sharpest are judged, or after so many frames.
 TILES_AFTER_BEND = 10
@@ -47,23 +42,12 @@ def tiles_missed(driver: Driver, env: AgentView, track: int, bend: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tracks", type=int, default=400)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
-    except checkpoint.CheckpointError as error:
-        fail(f"--checkpoint: {error}")
-    env = make_env(view)
-    assert isinstance(env, EpisodeStatistics)
-    env = env.env
-    assert isinstance(env, AgentView)
+    driver, view, tracks = driver_and_tracks(__doc__, "tracks", 400)
+    env = make_agent_view(view)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     passes = []
-    for track in DEVELOPMENT_TRACKS[: options.tracks]:
+    for track in tracks:
         env.reset(seed=track)
         # Of the first and last tiles some are the game's own start.
         for bend in [bend for bend in bends_against(game) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:

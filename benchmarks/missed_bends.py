@@ -6,40 +6,27 @@ Drives the fast game on the development tracks, where drivers can be compared, a
 scoring tracks.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-import checkpoint
+from benchmarks.driver_probe import driver_and_tracks
 from car_racing import make_env, turns
-from drivers import load_driver
-from scoring import DEVELOPMENT_TRACKS, Score, drive
-from settings import fail
+from scoring import Score, drive
 
 # What a bend must turn by to be counted as sharp, in radians.
 SHARP = 2.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tracks", type=int, default=400)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
-    except checkpoint.CheckpointError as error:
-        fail(f"--checkpoint: {error}")
+    driver, view, tracks = driver_and_tracks(__doc__, "tracks", 400)
     env = make_env(view)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     results, sharp = [], np.zeros(2, int)
     missed_on = {"left": 0, "right": 0}
-    for track in DEVELOPMENT_TRACKS[: options.tracks]:
+    for track in tracks:
         result = drive(driver, env, track)
         results.append(result)
         road = turns(game)

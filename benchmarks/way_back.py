@@ -6,18 +6,12 @@ Training's lost starts (`car_racing.lose_the_road`), but on the development trac
 good driver loses the road on one lap in a hundred, too seldom to see in its score whether it would come back.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-import torch
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-import checkpoint
-from car_racing import AgentView, EpisodeStatistics, lose_the_road, make_env, tiles_visited
-from drivers import load_driver
-from scoring import DEVELOPMENT_TRACKS, Driver
-from settings import fail
+from benchmarks.driver_probe import driver_and_tracks, make_agent_view
+from car_racing import AgentView, lose_the_road, tiles_visited
+from scoring import Driver
 
 WITHIN_FRAMES = (100, 200, 300, 500)
 
@@ -41,20 +35,9 @@ def frames_until_back(driver: Driver, env: AgentView, track: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--starts", type=int, default=300)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        driver, view = load_driver(checkpoint.load(options.checkpoint, with_arrays=False))
-    except checkpoint.CheckpointError as error:
-        fail(f"--checkpoint: {error}")
-    env = make_env(view)
-    assert isinstance(env, EpisodeStatistics)
-    env = env.env
-    assert isinstance(env, AgentView)
-    frames = np.array([frames_until_back(driver, env, track) for track in DEVELOPMENT_TRACKS[: options.starts]])
+    driver, view, tracks = driver_and_tracks(__doc__, "starts", 300)
+    env = make_agent_view(view)
+    frames = np.array([frames_until_back(driver, env, track) for track in tracks])
     for limit in WITHIN_FRAMES:
         print(f"back within {limit} frames: {np.mean(frames <= limit):.1%} of {len(frames)} lost starts")
 
