@@ -448,8 +448,6 @@ class MissedTiles:
 
     Attributes:
         n_judged: the lap's tiles before this one have been left behind, touched or not.
-        n_wheels_off: how often the last call of `count_new` found one of the four wheels not to have touched one of the
-            tiles left behind since the call before.
     """
 
     def __init__(self, game: CarRacing, start: int = 0) -> None:
@@ -459,7 +457,7 @@ class MissedTiles:
         self._position = self._furthest = start
         self._halfway = (start + len(self._tiles)) // 2
         self.n_judged = start
-        self.n_wheels_off = 0
+        self._just_judged: list[Any] = []
         # The car stands on the first few, some wheels before them.
         self._first_with_wheels = start + TILES_OF_GRACE
         assert game.car is not None
@@ -492,13 +490,17 @@ class MissedTiles:
         n_behind = min(max(self.n_judged, self._position - TILES_OF_GRACE), len(self._tiles))
         behind = self._tiles[self.n_judged : n_behind]
         self.n_judged = n_behind
-        self.n_wheels_off = sum(
+        self._just_judged = behind
+        return sum(not tile.road_visited for tile in behind)
+
+    def count_wheels_off(self) -> int:
+        """How often one of the four wheels has not touched one of the tiles that the last `count_new` judged."""
+        return sum(
             tile.idx not in tiles.touched
-            for tile in behind
+            for tile in self._just_judged
             if tile.idx >= self._first_with_wheels
             for tiles in self._under_wheels
         )
-        return sum(not tile.road_visited for tile in behind)
 
     def _way_to(self, index: int) -> int:
         """Tiles from the car's position to a tile, the shorter way round: negative if it lies behind."""
@@ -692,7 +694,9 @@ class TrainingRules(gym.Wrapper):
         self._tiles = tiles
         n_missed = self._missed_tiles.count_new()
         charge = self.missed_tile_charge * min(n_missed, TILES_CHARGED_AT_ONCE)
-        charge += self.options.wheel_off_charge * min(self._missed_tiles.n_wheels_off, WHEELS_CHARGED_AT_ONCE)
+        if self.options.wheel_off_charge:
+            n_wheels_off = self._missed_tiles.count_wheels_off()
+            charge += self.options.wheel_off_charge * min(n_wheels_off, WHEELS_CHARGED_AT_ONCE)
         if self._halfway_obs is None and self._missed_tiles.is_halfway:
             self._halfway_obs = obs
         # What terminates besides a finished lap is leaving the field, on any road.
