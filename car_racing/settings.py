@@ -1,0 +1,129 @@
+"""Documented settings: a dataclass field that knows its help, its range, and what older checkpoints had in its place.
+
+Only declares and checks. What turns a field into a flag, a recipe's key or a checkpoint's entry is the business of whoever
+uses the game; this module imports nothing but the standard library.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+ConfigT = TypeVar("ConfigT")
+
+# Marks a setting for which no value of older checkpoints is known; None is a value like any other.
+UNKNOWN = object()
+
+
+class SettingError(ValueError):
+    """A setting that cannot work. The message is one line that names the flag, what is wrong and the mend."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[str] | None = None,
+    may_change: bool = False,
+    before: Any = UNKNOWN,
+    formerly: str | None = None,
+) -> Any:
+    """A documented dataclass field.
+
+    Args:
+        default: its default.
+        help: one positive sentence: what it is, with its unit, or what happens when it is on.
+        minimum: the smallest value allowed.
+        above: a value that it must exceed.
+        maximum: the largest value allowed.
+        choices: the values allowed.
+        may_change: whether a resumed run may be given another value.
+        before: for a setting that was added later: the value that reproduces what the code did before it was added.
+            Checkpoints that lack the setting are resumed with it.
+        formerly: the name under which older checkpoints have it.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "above": above,
+        "maximum": maximum,
+        "choices": choices,
+        "may_change": may_change,
+        "before": before,
+        "formerly": formerly,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def with_default(base: type, name: str, default: Any) -> Any:
+    """The setting `name` of the config dataclass `base`, for a class that derives from it and has another default."""
+    (inherited,) = (field for field in dataclasses.fields(base) if field.name == name)
+    return dataclasses.field(default=default, metadata=inherited.metadata)
+
+
+def narrowed(config: Any, base: type[ConfigT]) -> ConfigT:
+    """The part of a config that belongs to a dataclass which its class derives from."""
+    names = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]
+    return base(**{name: getattr(config, name) for name in names})
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field: `n_envs` is `--n-envs`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_settings(config: Any) -> None:
+    """Check every field of a config dataclass against what its `setting` allows.
+
+    Raises:
+        SettingError: for the first that does not fit.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None and is_optional(hints[field.name]):
+            continue
+        for single in value if is_tuple(hints[field.name]) else (value,):
+            _check_value(single, flag_of(field.name), scalar_type(hints[field.name]), field.metadata)
+
+
+def is_tuple(hint: Any) -> bool:
+    """Whether a field of this type takes several values."""
+    return typing.get_origin(hint) is tuple
+
+
+def is_optional(hint: Any) -> bool:
+    """Whether a field of this type may be None."""
+    return types.NoneType in typing.get_args(hint)
+
+
+def scalar_type(hint: Any) -> type:
+    """The type of a single value: int of `int | None` and of `tuple[int, ...]`, str of a Literal."""
+    if is_tuple(hint):
+        return typing.get_args(hint)[0]
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(scalar_type(arg) for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if typing.get_origin(hint) is typing.Literal:
+        return str
+    return hint
+
+
+def _check_value(value: Any, flag: str, wanted: type, limits: Mapping[str, Any]) -> None:
+    # A float may be written as a whole number; otherwise the type is the type (and True is no number).
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise SettingError(f"{flag} must be of type {wanted.__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{flag} must be a finite number, not {value}")
+    if limits["minimum"] is not None and value < limits["minimum"]:
+        raise SettingError(f"{flag} must be at least {limits['minimum']}, not {value}")
+    if limits["above"] is not None and value <= limits["above"]:
+        raise SettingError(f"{flag} must be above {limits['above']}, not {value}")
+    if limits["maximum"] is not None and value > limits["maximum"]:
+        raise SettingError(f"{flag} must be at most {limits['maximum']}, not {value}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        raise SettingError(f"{flag} must be one of {', '.join(limits['choices'])}, not {value}")
