@@ -7,9 +7,10 @@ from typing import Literal
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from car_racing import TRAINING_TRACK_SEEDS
+from car_racing import TRAINING_TRACK_SEEDS, ViewConfig, make_stock_env
 
 # One observation, uint8 (channels, 84, 84), to one action, float32 (3,) in [-1, 1]: steer, gas, brake.
 Policy = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -142,6 +143,28 @@ def drive(policy: Policy, env: gym.Env, track: int) -> TrackResult:
                 tiles_fraction=episode["tiles_fraction"],
                 lap_finished=episode["lap_finished"],
             )
+
+
+def drive_stock(
+    policy: Policy, view: ViewConfig, track: int, watch: Callable[[NDArray[np.uint8]], None] | None = None
+) -> TrackResult:
+    """Drive one episode of the unmodified CarRacing-v3.
+
+    Seeds torch's global generator with the track, so that a policy that draws its actions gets the same result on the
+    same track each time.
+
+    Args:
+        policy: chooses the actions.
+        view: what the policy was trained with.
+        track: the track's seed.
+        watch: called with every frame of the window, uint8 (height, width, 3).
+    """
+    torch.manual_seed(track)
+    env = make_stock_env(view, watch)
+    try:
+        return drive(policy, env, track)
+    finally:
+        env.close()
 
 
 def score(
