@@ -5,6 +5,7 @@ each time, on any number of cores.
 """
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -174,11 +175,13 @@ def _remedy(error: Exception) -> str:
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):  # A terminal that cannot show a character gets a question mark instead.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    # Exit by SystemExit, so that unfinished files are removed and worker processes ended on the way out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="replace")  # The scores must not be lost to a terminal that cannot show "±".
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            # SystemExit removes unfinished files and ends the worker processes on the way out.
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         run()
     except KeyboardInterrupt:
