@@ -43,7 +43,7 @@ class ExportOptions:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
-        if self.target.suffix not in ("", ".zip", ".toml"):
+        if self.ending not in ("", ".zip", ".toml"):
             raise SettingError(
                 f"--to {self.to}: nothing is known to be written to a {self.target.suffix}; name {TARGETS}"
             )
@@ -53,6 +53,12 @@ class ExportOptions:
         """The file or directory to write."""
         assert self.to is not None
         return Path(self.to).expanduser()
+
+    @property
+    def ending(self) -> str:
+        """The target's ending, with its dot; empty for a directory, whose name may hold a number such as `v1.5`."""
+        suffix = self.target.suffix
+        return suffix if suffix[1:2].isalpha() else ""
 
 
 def export(options: ExportOptions) -> str:
@@ -65,14 +71,14 @@ def export(options: ExportOptions) -> str:
     assert options.checkpoint is not None
     target = options.target
     exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
-    if target.suffix:
+    if options.ending:
         check_output_file(target, "--to")
     else:
         check_writable_directory(target.parent, "--to")
     loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
     tell_passed_over(loaded)
     try:
-        return exporters[target.suffix](loaded, target)
+        return exporters[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
 

@@ -1,6 +1,7 @@
 """What several tests need: the scripts started as users start them, small trainings, what Aim and manifests hold."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,11 +37,11 @@ UPDATE_METRICS = (
 
 # The flags of a training of each script that takes seconds, with everything in it that a large one has.
 SMALL = {
-    "train.py": tuple(
+    "train.py": shlex.split(
         "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 40 --replay-size 100 "
-        "--ema-tau 0.1".split()
+        "--ema-tau 0.1"
     ),
-    "train_ppo.py": tuple("--n-envs 2 --n-steps 16 --batch-size 16 --n-epochs 2 --feature-dim 16".split()),
+    "train_ppo.py": shlex.split("--n-envs 2 --n-steps 16 --batch-size 16 --n-epochs 2 --feature-dim 16"),
 }
 # The flag of each script that says how many steps to train for.
 TOTAL = {"train.py": "--total-steps", "train_ppo.py": "--total-timesteps"}

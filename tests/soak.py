@@ -16,6 +16,7 @@ import math
 import os
 import pickle
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -40,8 +41,8 @@ from tests.helpers import SMALL, TOTAL, Series, finish, read_closed, read_metric
 
 # On top of `helpers.SMALL`: a replay buffer that wraps around late, and environments in several workers.
 FLAGS = {
-    "train.py": (*SMALL["train.py"], *"--learning-starts 50 --replay-size 300 --train-freq 2".split()),
-    "train_ppo.py": (*SMALL["train_ppo.py"], "--n-envs", "3"),
+    "train.py": [*SMALL["train.py"], *shlex.split("--learning-starts 50 --replay-size 300 --train-freq 2")],
+    "train_ppo.py": [*SMALL["train_ppo.py"], "--n-envs", "3"],
 }
 INTERVALS = {
     "train.py": "--device cpu --eval-tracks 1 --eval-freq 300 --checkpoint-freq 60",
