@@ -2,7 +2,7 @@
 
 python -m benchmarks.missed_bends --checkpoint checkpoints/<run>/best [--tracks 400]
 
-Drives the fast game on the development tracks, where policies can be compared, and settings tuned, without a look at the
+Drives the fast game on the development tracks, where policies can be compared and settings tuned without a look at the
 scoring tracks.
 """
 
