@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from benchmarks.policy_probe import policy_and_tracks, make_agent_view
+from benchmarks.policy_probe import make_agent_view, policy_and_tracks
 from car_racing import AgentView, LapProgress, bends_against, start_before_bend
 from scoring import Policy
 

@@ -19,9 +19,9 @@ import torch
 import checkpoint
 import ppo
 from ppo import PPOConfig
-from sac_drq import SACAgent, SACConfig, make_replay
 from process import capture_generators
 from run_options import RunOptions, resolve_device
+from sac_drq import SACAgent, SACConfig, make_replay
 
 
 def seconds(function: Callable[[], object], n: int = 5) -> float:

@@ -16,9 +16,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
 from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
+from policies import load_policy
 from ppo import load_networks
 from scoring import DEVELOPMENT_TRACKS
-from policies import load_policy
 from settings import fail
 
 

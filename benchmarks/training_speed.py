@@ -17,8 +17,9 @@ import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from car_racing import STOCK_ID, AgentView, EpisodeStatistics, TrainingEpisodes, stock_frame
-from ppo import PPOConfig, ThreadsForUpdates, make_model, make_training_env
+from ppo import PPOConfig, make_model, make_training_env
 from process import keep_freed_memory
+from train_ppo import ThreadsForUpdates
 
 
 def stock_training_env(config: PPOConfig) -> VecNormalize:

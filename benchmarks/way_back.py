@@ -9,7 +9,7 @@ good policy loses the road on one lap in a hundred, too seldom to see in its sco
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from benchmarks.policy_probe import policy_and_tracks, make_agent_view
+from benchmarks.policy_probe import make_agent_view, policy_and_tracks
 from car_racing import AgentView, lose_the_road, tiles_visited
 from scoring import Policy
 

@@ -98,7 +98,7 @@ def save_ppo(directory: Path, name: str, config: PPOConfig = SMALL_PPO, seed: in
     """Save a checkpoint of an untrained PPO policy, and return its path."""
     torch.manual_seed(seed)
     meta = {"agent": ppo.AGENT, "config": vars(config)}
-    return checkpoint.save(directory, name, meta, {"policy": ppo.make_policy(config).state_dict()})
+    return checkpoint.save(directory, name, meta, {"policy": ppo.make_networks(config).state_dict()})
 
 
 def save_sac(directory: Path, name: str, config: SACConfig = SMALL_SAC) -> Path:

@@ -17,18 +17,19 @@ import checkpoint
 import evaluate
 import ppo
 import scoring_pool
+import training_run
 from car_racing import TRAINING_TRACK_SEEDS, make_stock_env
 from evaluate import EvaluateOptions
 from policies import load_policy
-from scoring import Score, TrackResult, drive_stock
-from settings import SettingError
+from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
+from settings import OneLineParser, SettingError, add_flags, explicit_flags
 from tests import soak
 from tests.helpers import SMALL_PPO, finish, start
 
 
 def save_blind(directory, name, steer):
     """A Beta policy that sees nothing: nearly full gas, and off the playfield within some 300 frames."""
-    policy = ppo.make_policy(SMALL_PPO)
+    policy = ppo.make_networks(SMALL_PPO)
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(torch.tensor([3.0 + steer, 20.0, -5.0, 3.0, -5.0, 20.0]))
@@ -186,7 +187,7 @@ def test_a_killed_worker_is_named(scoring):
 
 def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys, scored_at_once):
     for step in (10, 20):
-        state = {"policy": ppo.make_policy(SMALL_PPO).state_dict()}
+        state = {"policy": ppo.make_networks(SMALL_PPO).state_dict()}
         newest = checkpoint.save_step(tmp_path / "run", step, {"agent": "ppo", "config": vars(SMALL_PPO)}, state)
     next(newest.glob("state-*")).write_bytes(b"")
     use_arguments(monkeypatch, "--checkpoint", tmp_path / "run")
@@ -231,6 +232,27 @@ def test_a_home_directory_is_found(place, monkeypatch, scored_at_once):
     evaluate.main()
     assert (place / "home.json").is_file()
     assert not (place / "~").exists()
+
+
+def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, tmp_path):
+    commands = []
+
+    class Scoring:
+        def __init__(self, command):
+            commands.append(command)
+
+        def wait(self):
+            return 3
+
+    monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
+    monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
+    assert training_run._score_best(tmp_path) == 3
+    parser = OneLineParser("")
+    add_flags(parser, EvaluateOptions)
+    options = EvaluateOptions(**explicit_flags(EvaluateOptions, parser.parse_args(commands[0][2:])))
+    assert options.checkpoint == (str(tmp_path / "best"),)
+    assert options.tracks_to_score == SCORING_TRACKS
+    assert (options.json, options.video) == (str(tmp_path / "score.json"), str(tmp_path / "drive.mp4"))
 
 
 def test_no_training_track_can_be_scored():

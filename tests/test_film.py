@@ -31,16 +31,21 @@ def test_a_film_of_any_name_shows_its_frames(tmp_path, monkeypatch, name):
 
 def test_a_film_that_is_broken_off_leaves_the_older_one(tmp_path):
     (tmp_path / "drive.mp4").write_text("older")
-    with pytest.raises(RuntimeError, match="crash"), new_film(tmp_path / "drive.mp4") as add_frame:
-        add_frame(grey(0))
-        raise RuntimeError("crash")
+
+    def film_until_crash():
+        with new_film(tmp_path / "drive.mp4") as add_frame:
+            add_frame(grey(0))
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        film_until_crash()
     assert (tmp_path / "drive.mp4").read_text() == "older"
     assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
 
 
 def test_what_ffmpeg_complains_about_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("film.FORMATS", {".mp4": ["-c:v", "no_such_codec"]})
-    with pytest.raises(OSError, match="ffmpeg: .*") as error, new_film(tmp_path / "drive.mp4"):
+    with pytest.raises(OSError, match="ffmpeg: ") as error, new_film(tmp_path / "drive.mp4"):
         pass
     assert error.value.filename == str(tmp_path / "drive.mp4")
     assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,18 @@
 """Files that the user names: whole or not at all, and never through a link."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from output_file import check_output_file, replacing
 from settings import SettingError
+
+
+def write_half(target):
+    with replacing(target) as new:
+        new.write_text("half")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
 
 def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path):
@@ -15,9 +22,8 @@ def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path):
         assert not target.exists()
         assert new.suffix == ".json"
     assert target.read_text() == "first"
-    with pytest.raises(OSError, match="full"), replacing(target) as new:
-        new.write_text("half")
-        raise OSError(errno.ENOSPC, "the disk is full")
+    with pytest.raises(OSError, match="full"):
+        write_half(target)
     assert target.read_text() == "first"
     with replacing(target) as new:
         new.write_text("second")
@@ -63,5 +69,5 @@ def test_targets_are_checked_and_nothing_is_created(tmp_path):
         (tmp_path / ("x" * 300) / "y", "File name too long"),
     ):
         with pytest.raises(SettingError, match=message):
-            check_output_file(type(tmp_path)(target), "--json")
+            check_output_file(Path(target), "--json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

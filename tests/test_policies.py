@@ -74,7 +74,7 @@ def test_the_networks_alone_drive_the_same(saved, tmp_path):
 
 
 def test_actions_are_the_beta_distributions_own(tmp_path):
-    networks = ppo.make_policy(SMALL_PPO)
+    networks = ppo.make_networks(SMALL_PPO)
     with torch.no_grad():  # It sees nothing: alpha and beta are softplus of the bias, plus one.
         networks.action_net.weight.zero_()
         networks.action_net.bias.copy_(torch.tensor([3.0, 20.0, -5.0, 3.0, -5.0, 20.0]))
