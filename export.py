@@ -44,9 +44,7 @@ class ExportOptions:
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
         if self.ending not in ("", ".zip", ".toml"):
-            raise SettingError(
-                f"--to {self.to}: nothing is known to be written to a {self.target.suffix}; name {TARGETS}"
-            )
+            raise SettingError(f"--to {self.to}: there is no export to {self.ending}; name {TARGETS}")
 
     @property
     def target(self) -> Path:
@@ -70,17 +68,23 @@ def export(options: ExportOptions) -> str:
     """
     assert options.checkpoint is not None
     target = options.target
-    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     if options.ending:
         check_output_file(target, "--to")
     else:
-        check_writable_directory(target.parent, "--to")
+        _check_new_directory(target)
     loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
     tell_passed_over(loaded)
+    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     try:
         return exporters[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
+
+
+def _check_new_directory(target: Path) -> None:
+    check_writable_directory(target.parent, "--to")
+    if target.exists():
+        raise SettingError(f"--to {target} is there already; name another directory")
 
 
 def _export_zip(loaded: Checkpoint, target: Path) -> str:
@@ -113,8 +117,6 @@ def _export_recipe(loaded: Checkpoint, target: Path) -> str:
 
 
 def _export_policy(loaded: Checkpoint, target: Path) -> str:
-    if target.exists():
-        raise SettingError(f"--to {target} is there already; name another directory")
     # Without the Aim run, which belongs to the training that this checkpoint is no longer part of.
     checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
     script = shlex.quote(str(Path(sys.argv[0]).with_name("evaluate.py")))
