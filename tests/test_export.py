@@ -108,7 +108,7 @@ def test_no_link_is_written_through(tmp_path):
 def test_endings_without_an_export_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     ending = "." + name.rpartition(".")[2]
-    with pytest.raises(SettingError, match=rf"--to {name}: there is no export to {ending}; name a file that ends in"):
+    with pytest.raises(SettingError, match=rf"--to {name}: there is no export to {ending}; name a file"):
         ExportOptions(checkpoint="anything", to=name)
     assert list(tmp_path.iterdir()) == []
 
