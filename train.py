@@ -202,10 +202,15 @@ def train(job: Job) -> int:
         if run.device.type == "cpu" and config.encoder == "drq":
             run.bar.say("On a CPU, --recipe sac_cpu, with a light encoder, learns many times as fast.")
         for stage in run.stages_to_go():
-            training = Training(run, stage, agent, n_episodes)
-            training.learn()
-            agent, n_episodes = training.agent, training.n_episodes
+            agent, n_episodes = train_stage(run, stage, agent, n_episodes)
     return run.stop.exit_code
+
+
+def train_stage(run: TrainingRun, stage: Stage, agent: SACAgent | None, n_episodes: int) -> tuple[SACAgent, int]:
+    """Train through one stage from the networks of `agent`; its own agent, and the episodes of the run so far."""
+    training = Training(run, stage, agent, n_episodes)
+    training.learn()
+    return training.agent, training.n_episodes
 
 
 def main() -> None:
