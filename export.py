@@ -17,7 +17,7 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from output_file import check_output_file, replacing
-from policies import load_policy, policy_only
+from policies import comments_of, load_policy, policy_only, recipe_of
 from process import check_writable_directory, python_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
@@ -110,9 +110,9 @@ def _make_arguments(view: ViewConfig) -> str:
 
 
 def _export_recipe(loaded: Checkpoint, target: Path) -> str:
-    settings = recipe.from_checkpoint(loaded)
+    settings, comments = recipe_of(loaded), comments_of(loaded)
     with replacing(target) as new_path:
-        recipe.write(settings, new_path)
+        recipe.write(settings, new_path, comments)
     return f"Written: {target}. Train with these settings by --recipe {shlex.quote(str(target))}"
 
 

@@ -16,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from game_config import GameConfig, check_same_networks
 from numpy.typing import NDArray
 from torch import nn
 
 from car_racing import Frame, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from game_config import GameConfig, check_same_networks
 from scoring import Actions, Driver
 from settings import SettingError, as_saved, check_settings, setting, with_default
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks.literal_sac import LiteralSAC
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from benchmarks.literal_sac import LiteralSAC
 from sac_drq import (
     ACTION_DIM,
     ENCODERS,
