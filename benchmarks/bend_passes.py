@@ -10,11 +10,11 @@ a good policy's score says little about them.
 from typing import Any
 
 import numpy as np
-from car_racing.rules import LapProgress
-from car_racing.starts import before_bend, bends_against, put_car
 
 from benchmarks.policy_probe import make_agent_view, policy_and_tracks
 from car_racing import AgentView, game_of
+from car_racing.rules import LapProgress
+from car_racing.starts import before_bend, bends_against, put_car
 from scoring import Policy
 
 # A pass ends when the tiles up to this many after the bend's sharpest are judged, or after this many frames.

@@ -9,10 +9,10 @@ scoring tracks.
 from typing import Any
 
 import numpy as np
-from car_racing.starts import SHARP_BEND, turns
 
 from benchmarks.policy_probe import policy_and_tracks
 from car_racing import game_of, make_env
+from car_racing.starts import SHARP_BEND, turns
 from scoring import Score, drive
 
 

@@ -7,10 +7,10 @@ good policy loses the road on one lap in a hundred, too seldom to see in its sco
 """
 
 import numpy as np
-from car_racing.starts import find_placement, put_car
 
 from benchmarks.policy_probe import make_agent_view, policy_and_tracks
 from car_racing import AgentView, game_of, tiles_visited
+from car_racing.starts import find_placement, put_car
 from scoring import Policy
 
 WITHIN_FRAMES = (100, 200, 300, 500)
