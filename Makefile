@@ -78,8 +78,8 @@ clean:  ## remove .venv and the caches; trained runs stay
 		tools="$$(mktemp -d)"; trap 'rm -rf "$$tools"' EXIT; \
 		{ "$$other" -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet --disable-pip-version-check uv \
 			&& "$$tools/bin/uv" venv --quiet --python 3.12 --seed .venv; } >"$$tools/log" 2>&1 \
-			|| { echo "setup: Python 3.12 could not be fetched ($$(tail -n 1 "$$tools/log" | sed 's/^ *//')); install it yourself" >&2; \
-				exit 2; }; \
+			|| { why="$$(tail -n 1 "$$tools/log" | sed 's/^ *//')"; \
+				echo "setup: Python 3.12 could not be fetched ($$why); install it yourself" >&2; exit 2; }; \
 	fi
 	@echo "setup: installing torch, Aim and the rest into .venv; this takes some minutes and 2 GB of disk, more with CUDA"
 	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -r requirements.txt \
