@@ -1,49 +1,84 @@
-"""Export what drives: as a small checkpoint for evaluate.py, or as Stable-Baselines3's own .zip for PPO.load."""
+"""Export a checkpoint's policy or its settings.
 
+--to DIRECTORY: a small checkpoint with the policy only, for evaluate.py.
+--to FILE.zip:  Stable-Baselines3's own file, for PPO.load.
+--to FILE.toml: the settings of the run as a recipe, for the training scripts.
+"""
+
+import dataclasses
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import checkpoint
 import ppo
+import recipe
+from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from drivers import driver_only
-from session import check_writable_directory, tell_passed_over
-from settings import OneLineParser, SettingError, add_flags, check_settings, fail, given, setting
+from output_file import check_output_file, replacing
+from policies import load_policy, policy_only
+from process import check_writable_directory, python_command, tell_passed_over
+from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+
+TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The export
+    """The export.
 
     Raises:
-        SettingError: if an option is missing or out of its range.
+        SettingError: if an option is missing, or the target is of no known kind.
     """
 
     checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest")
-    to: str | None = setting(None, "a file that ends in .zip, for PPO.load, or a directory, for evaluate.py")
+    to: str | None = setting(
+        None, "a .zip for PPO.load, a .toml for a recipe of its settings, or a directory for evaluate.py"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.checkpoint is None:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
         if self.to is None:
-            raise SettingError("--to is missing; name a file that ends in .zip, or a directory")
+            raise SettingError(f"--to is missing; name {TARGETS}")
+        if self.ending not in ("", ".zip", ".toml"):
+            raise SettingError(
+                f"--to {self.to}: nothing is known to be written to a {self.target.suffix}; name {TARGETS}"
+            )
+
+    @property
+    def target(self) -> Path:
+        """The file or directory to write."""
+        assert self.to is not None
+        return Path(self.to).expanduser()
+
+    @property
+    def ending(self) -> str:
+        """The target's ending, with its dot; empty for a directory, whose name may hold a number such as `v1.5`."""
+        suffix = self.target.suffix
+        return suffix if suffix[1:2].isalpha() else ""
 
 
 def export(options: ExportOptions) -> str:
     """Write the file or directory, and return how to use it.
 
     Raises:
-        SettingError, CheckpointError: if the checkpoint or the target cannot be used.
+        SettingError: if the target cannot be written, or not from this agent.
+        CheckpointError: if the checkpoint cannot be read, or holds no policy.
     """
     assert options.checkpoint is not None
-    assert options.to is not None
-    target = Path(options.to)
-    loaded = checkpoint.load(Path(options.checkpoint), with_arrays=False)
+    target = options.target
+    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
+    if options.ending:
+        check_output_file(target, "--to")
+    else:
+        check_writable_directory(target.parent, "--to")
+    loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
     tell_passed_over(loaded)
-    check_writable_directory(target.parent, "--to")
     try:
-        return _export_zip(loaded, target) if target.suffix == ".zip" else _export_driver(loaded, target)
+        return exporters[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
 
@@ -51,26 +86,46 @@ def export(options: ExportOptions) -> str:
 def _export_zip(loaded: Checkpoint, target: Path) -> str:
     if loaded.meta.get("agent") != ppo.AGENT:
         raise SettingError(
-            f"--checkpoint {loaded.path} holds a {loaded.meta.get('agent')} agent, --to a .zip needs PPO"
+            f"--checkpoint {loaded.path} holds a {loaded.meta.get('agent')} agent; --to a .zip needs PPO"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    ppo.export_sb3(loaded, target)
-    return f'{target}: load it with stable_baselines3.PPO.load("{target}"), this folder on Python\'s path'
+    _, view = load_policy(loaded)
+    with replacing(target) as new_path:
+        ppo.export_sb3(loaded, new_path)
+    return (
+        f"Written: {target}. With {Path(__file__).resolve().parent} on Python's path, drive with it like this:\n"
+        f"  model = stable_baselines3.PPO.load({str(target)!r})\n"
+        f"  env = gymnasium.make({_make_arguments(view)})"
+    )
 
 
-def _export_driver(loaded: Checkpoint, target: Path) -> str:
+def _make_arguments(view: ViewConfig) -> str:
+    """The arguments of gymnasium.make for the game with this view; of the view only what differs from its defaults."""
+    fields = dataclasses.fields(ViewConfig)
+    values = {field.name: getattr(view, field.name) for field in fields if getattr(view, field.name) != field.default}
+    return ", ".join(['"car_racing:FastCarRacingView-v3"', *(f"{name}={value!r}" for name, value in values.items())])
+
+
+def _export_recipe(loaded: Checkpoint, target: Path) -> str:
+    settings = recipe.from_checkpoint(loaded)
+    with replacing(target) as new_path:
+        recipe.write(settings, new_path)
+    return f"Written: {target}. Train with these settings by --recipe {shlex.quote(str(target))}"
+
+
+def _export_policy(loaded: Checkpoint, target: Path) -> str:
     if target.exists():
         raise SettingError(f"--to {target} is there already; name another directory")
-    # The Aim run is the training's, whose checkpoint this no longer is.
-    checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, driver_only(loaded).state)
-    return f"{target}: score it with python evaluate.py --checkpoint {target}"
+    # Without the Aim run, which belongs to the training that this checkpoint is no longer part of.
+    checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
+    script = shlex.quote(str(Path(sys.argv[0]).with_name("evaluate.py")))
+    return f"Written: {target}. Score it: {python_command()} {script} --checkpoint {shlex.quote(str(target))}"
 
 
 def main() -> None:
     parser = OneLineParser(__doc__ or "")
     add_flags(parser, ExportOptions)
     try:
-        print(export(ExportOptions(**given(ExportOptions, parser.parse_args()))))
+        print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

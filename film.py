@@ -1,20 +1,22 @@
-"""Films of the agent driving: H.264 for players and browsers, GIF for pages."""
+"""Films of a policy driving: H.264 for players and browsers, GIF for pages."""
 
 import errno
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import imageio_ffmpeg
+import numpy as np
 from gymnasium.envs.box2d.car_racing import FPS, WINDOW_H, WINDOW_W
+from numpy.typing import NDArray
 
-from car_racing import Frame
+from output_file import replacing
 
-# A GIF compresses badly, so it is small and shows every fourth frame; in real time still.
+# A GIF compresses badly, so it is small and shows every fourth frame, still in real time.
 GIF_FPS = FPS / 4
 GIF_WIDTH = 480
-# ffmpeg keeps every picture of a GIF, some 140 MB a track, until it knows all colours.
+# ffmpeg keeps every frame of a GIF in memory, some 140 MB a track, until it knows all colours.
 MAX_GIF_TRACKS = 3
 
 FORMATS = {
@@ -26,59 +28,58 @@ FORMATS = {
     ],
 }
 
+# Appends one frame of the window to a film: uint8 (WINDOW_H, WINDOW_W, 3) in RGB.
+AddFrame = Callable[[NDArray[np.uint8]], None]
 
-class Film:
-    """A film being made, frame by frame; inside `with`, it is put in place when that is left without an error.
+
+@contextmanager
+def new_film(path: Path) -> Iterator[AddFrame]:
+    """Make a film frame by frame. It is put in place at the end of the block, unless that ends with an error.
 
     Args:
-        path: ends in .mp4, or in .gif for a `GIF_WIDTH` pixels wide GIF.
+        path: ends in .mp4, or in .gif for a GIF that is `GIF_WIDTH` pixels wide.
+
+    Yields:
+        The function that appends a frame.
 
     Raises:
-        OSError: from any method, if the file cannot be written.
+        OSError: here or from appending a frame, if the film cannot be written.
     """
+    with replacing(path) as new_path:
+        ffmpeg = _start_ffmpeg(FORMATS[path.suffix], new_path)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._ffmpeg: subprocess.Popen[bytes]
+        def add_frame(frame: NDArray[np.uint8]) -> None:
+            assert ffmpeg.stdin is not None
+            try:
+                ffmpeg.stdin.write(frame.tobytes())
+            except BrokenPipeError:
+                raise _failure(ffmpeg, path) from None
 
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WINDOW_W}x{WINDOW_H}", "-r", str(FPS), "-i", "-"]
-        target = [*FORMATS[self.path.suffix], str(self._unfinished)]
-        self._ffmpeg = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *target],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,  # where no Ctrl-C of the terminal reaches it
-        )
-        return self
-
-    def add(self, frame: Frame) -> None:
-        """Append a frame, uint8 (WINDOW_H, WINDOW_W, 3) in RGB."""
-        assert self._ffmpeg.stdin is not None
         try:
-            self._ffmpeg.stdin.write(frame.tobytes())
-        except BrokenPipeError:
-            raise self._ended() from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                complaint = self._ended()
-                if self._ffmpeg.returncode:
-                    raise complaint
-                self._unfinished.rename(self.path)
+            yield add_frame
+            failure = _failure(ffmpeg, path)
+            if ffmpeg.returncode:
+                raise failure
         finally:
-            self._ffmpeg.kill()
-            self._ffmpeg.wait()
-            self._unfinished.unlink(missing_ok=True)
+            ffmpeg.kill()
+            ffmpeg.wait()
 
-    def _ended(self) -> OSError:
-        """Let ffmpeg come to its end, and what it has to say for it, should it have failed."""
-        _, complaint = self._ffmpeg.communicate()
-        lines = complaint.decode(errors="replace").splitlines()
-        reason = lines[-1] if lines else f"ended with exit code {self._ffmpeg.returncode}"
-        return OSError(errno.EIO, f"ffmpeg: {reason}", str(self.path))
+
+def _start_ffmpeg(output_options: list[str], output: Path) -> "subprocess.Popen[bytes]":
+    size, rate = f"{WINDOW_W}x{WINDOW_H}", str(FPS)
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-"]
+    return subprocess.Popen(
+        # `file:`, since ffmpeg takes the part of a name before a colon for a protocol.
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *output_options, f"file:{output}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,  # The terminal's Ctrl-C goes to the process group; ffmpeg is ended here instead.
+    )
+
+
+def _failure(ffmpeg: "subprocess.Popen[bytes]", path: Path) -> OSError:
+    """Wait for ffmpeg's end, and return what it complained about as an error, should it have failed."""
+    _, complaint = ffmpeg.communicate()
+    lines = complaint.decode(errors="replace").splitlines()
+    reason = lines[-1] if lines else f"ended with exit code {ffmpeg.returncode}"
+    return OSError(errno.EIO, f"ffmpeg: {reason}", str(path))

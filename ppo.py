@@ -1,11 +1,28 @@
 """The PPO agent: its settings, how Stable-Baselines3's PPO is built from them, and what a checkpoint of it holds.
 
-PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
+PPO: Schulman et al., "Proximal Policy Optimization Algorithms", 2017. GAE: Schulman et al., "High-Dimensional
+Continuous Control Using Generalized Advantage Estimation", 2016. The algorithm itself is Stable-Baselines3's (2.9.2).
+One iteration, and where each line of it stands there:
+
+    collect n_steps in each of n_envs environments      on_policy_algorithm.py, collect_rollouts
+        a_t ~ pi(. | s_t), log pi(a_t | s_t), V(s_t)        policies.py, ActorCriticPolicy.forward; beta_policy.py
+        r_t += gamma V(s_T) where a time limit cut in       collect_rollouts, "Handle timeout by bootstrapping"
+    delta_t = r_t + gamma V(s_t+1) - V(s_t)             buffers.py, RolloutBuffer.compute_returns_and_advantage
+    A_t = delta_t + gamma lambda A_t+1                      (A stops at an episode's end)
+    R_t = A_t + V(s_t)
+    for each of n_epochs, for each minibatch of batch_size:         ppo.py, PPO.train
+        A = (A - mean A) / std A
+        rho = pi(a | s) / pi_old(a | s)
+        policy_loss = -min(rho A, clip(rho, 1 - eps, 1 + eps) A)    eps = clip_range
+        value_loss = (R - V(s))^2
+        loss = policy_loss - ent_coef H(pi(. | s)) + vf_coef value_loss
+        Adam step, with the gradient's norm clipped to max_grad_norm
+
+Rewards are divided by the running deviation of the return (`VecNormalize`) before any of this.
 """
 
-import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +30,23 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
-from car_racing import Frame, ViewConfig
+from car_racing import Frame
+from car_racing.config import GameConfig, ViewConfig
+from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from game_config import GameConfig, check_same_networks
-from scoring import Actions, Driver
-from settings import SettingError, as_saved, check_settings, setting, with_default
-from vec_env import make_vec_env
+from scoring import Actions, Policy
+from settings import SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "ppo"
 
 
 @dataclass(frozen=True)
 class PPOConfig(GameConfig):
-    """PPO's settings
+    """PPO's settings.
 
     A step is one decision of one environment, `action_repeat` frames of the game.
 
@@ -38,60 +54,75 @@ class PPOConfig(GameConfig):
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_timesteps: int = setting(660_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    total_timesteps: int = setting(1_000_000, "steps to train for, over all environments", minimum=1, may_change=True)
     start_from: str | None = setting(
-        None, "begin with the networks of this checkpoint, whatever game it learnt in, instead of untrained ones"
+        None, "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ"
     )
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
-    n_envs: int = setting(16, "environments driven side by side", minimum=1)
+    n_envs: int = setting(8, "environments that are stepped together", minimum=1)
     n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
     batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
     n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
-    learning_rate: float = setting(5e-4, "Adam's step size at the start; falls linearly to 0 at the end", above=0.0)
-    clip_range: float = setting(0.2, "how far the probability ratio may leave 1 (epsilon in the paper)", above=0.0)
-    ent_coef: float = setting(0.0, "weight of the entropy bonus", minimum=0.0)
+    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0)
+    clip_range: float = setting(
+        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0
+    )
+    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
     vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
-    max_grad_norm: float = setting(0.5, "the gradient's norm is clipped to this", above=0.0)
-    gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
-    gae_lambda: float = setting(0.9, "lambda of generalised advantage estimation", minimum=0.0, maximum=1.0)
+    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0)
+    gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
+    gae_lambda: float = setting(0.9, "lambda of generalized advantage estimation", minimum=0.0, maximum=1.0)
     frame_stack: int = with_default(GameConfig, "frame_stack", 2)
-    features_dim: int = setting(256, "size of the features that the CNN gives to policy and value", minimum=1)
-    use_gaussian: bool = setting(False, "a Gaussian policy in place of the default Beta")
+    feature_dim: int = setting(
+        256, "size of the features that the CNN gives to policy and value", minimum=1, formerly="features_dim"
+    )
+    use_gaussian: bool = setting(False, "use a Gaussian policy in place of the Beta policy")
     deterministic_action: DeterministicAction = setting(
-        "mean", "what the Beta policy does when it is scored", choices=("mean", "mode")
+        "mean", "action of the Beta policy when it is scored", choices=("mean", "mode")
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        n_collected = self.n_envs * self.n_steps
-        if n_collected % self.batch_size:
+        super().__post_init__()
+        if self.rollout_size % self.batch_size:
             raise SettingError(
                 f"--batch-size {self.batch_size} does not divide --n-envs {self.n_envs} x --n-steps {self.n_steps} "
-                f"= {n_collected}; give one that does"
+                f"= {self.rollout_size}; give one that does"
             )
 
     @property
-    def n_updates(self) -> int:
-        """Updates of the whole training; the steps are rounded up to whole ones."""
-        return math.ceil(self.total_timesteps / (self.n_envs * self.n_steps))
+    def rollout_size(self) -> int:
+        """Steps that are collected for an iteration, over all environments."""
+        return self.n_envs * self.n_steps
+
+    @property
+    def whole_timesteps(self) -> int:
+        """Steps of the whole training: the total, rounded up to whole iterations."""
+        return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
 
 
 @dataclass(frozen=True)
-class FallingRate:
-    """A learning rate that falls linearly, an equal part at each update, to 0 after the last.
+class AnnealedRate:
+    """A learning rate that falls linearly with each iteration, from its start in the first to 0 after the last.
 
-    SB3 counts an update's own steps as done before it asks, and so would make the last update with a rate of 0.
+    SB3 counts an iteration's own steps as done before it asks for the rate of its updates. By its count the last
+    iteration would have a rate of 0; so the count at the iteration's beginning is used.
 
     Attributes:
-        start: the first update's rate.
-        share_of_update: one update's share of the training.
+        start: the first iteration's rate.
+        first_step: SB3's count of steps at the beginning.
+        total_steps: the steps over which the rate falls.
+        rollout_size: steps of an iteration.
     """
 
     start: float
-    share_of_update: float
+    first_step: int
+    total_steps: int
+    rollout_size: int
 
     def __call__(self, progress_remaining: float) -> float:
-        return self.start * min(max(progress_remaining, 0.0) + self.share_of_update, 1.0)
+        # SB3 gives 1 - count / last count.
+        n_done = (1.0 - progress_remaining) * (self.first_step + self.total_steps) - self.first_step
+        return self.start * min(max(1.0 - (n_done - self.rollout_size) / self.total_steps, 0.0), 1.0)
 
 
 def make_training_env(config: PPOConfig) -> VecNormalize:
@@ -99,16 +130,26 @@ def make_training_env(config: PPOConfig) -> VecNormalize:
 
     The divided rewards are clipped to +-10. Observations stay uint8; the policy scales them.
     """
-    env = make_vec_env(config.n_envs, config.view, config.training)
+    env = make_vec_env(config.n_envs, config.view, config.rules)
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
 
 
-def make_model(config: PPOConfig, env: VecNormalize, device: torch.device) -> PPO:
-    """Stable-Baselines3's PPO with this project's policy and network."""
-    return PPO(
+def make_model(
+    config: PPOConfig, env: VecNormalize, device: torch.device, seed: int | None = None, first_step: int = 0
+) -> PPO:
+    """Stable-Baselines3's PPO with this project's policy and network.
+
+    Args:
+        config: the settings.
+        env: from `make_training_env`.
+        device: where to learn.
+        seed: in place of the settings' own.
+        first_step: the step of the whole training at which this model's begins.
+    """
+    model = PPO(
         policy_class(config),
         env,
-        learning_rate=FallingRate(config.learning_rate, 1.0 / config.n_updates),
+        learning_rate=AnnealedRate(config.learning_rate, first_step, config.total_timesteps, config.rollout_size),
         n_steps=config.n_steps,
         batch_size=config.batch_size,
         n_epochs=config.n_epochs,
@@ -119,9 +160,11 @@ def make_model(config: PPOConfig, env: VecNormalize, device: torch.device) -> PP
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
         policy_kwargs=policy_kwargs(config),
-        seed=config.seed,
+        seed=config.seed if seed is None else seed,
         device=device,
     )
+    model.num_timesteps = first_step
+    return model
 
 
 def policy_class(config: PPOConfig) -> type[ActorCriticPolicy]:
@@ -133,7 +176,7 @@ def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     """What the policy class is given beyond SB3's defaults: the CNN, and policy and value read off its features."""
     kwargs: dict[str, Any] = {
         "features_extractor_class": DrivingCNN,
-        "features_extractor_kwargs": {"features_dim": config.features_dim},
+        "features_extractor_kwargs": {"features_dim": config.feature_dim},
         "net_arch": [],
     }
     if not config.use_gaussian:
@@ -141,62 +184,24 @@ def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     return kwargs
 
 
-class ThreadsForUpdates(BaseCallback):
-    """Lets torch use all cores for the updates, and one while steps are collected.
-
-    A few observations at a time are too little to share out, and torch's threads, which wait for more of it awake,
-    would keep the environments' workers from their cores.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._n_threads = torch.get_num_threads()
-
-    def _on_rollout_start(self) -> None:
-        torch.set_num_threads(1)
-
-    def _on_rollout_end(self) -> None:
-        torch.set_num_threads(self._n_threads)
-
-    def _on_training_end(self) -> None:
-        torch.set_num_threads(self._n_threads)
-
-    def _on_step(self) -> bool:
-        return True
+# Settings that must match under --start-from: network shapes, observation, action mapping.
+NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "brake_dead_zone", "feature_dim", "use_gaussian")
+# All that a policy is made from: its networks, its view, its action.
+POLICY_SETTINGS = (
+    *(field.name for field in fields(ViewConfig)),
+    *("feature_dim", "use_gaussian", "deterministic_action"),
+)
 
 
-class RisingCharge(BaseCallback):
-    """Lets the charge for missed tiles rise with the steps, linearly from 0 to its setting at the end of the training.
-
-    Dear from the start, it would keep a beginner, who misses most tiles, from coming back to the road at all. A driver
-    that the training starts from is no beginner, and pays in full.
-    """
-
-    def __init__(self, config: PPOConfig) -> None:
-        super().__init__()
-        self._config = config
-
-    def _on_rollout_start(self) -> None:
-        share = self.num_timesteps / self._config.total_timesteps if self._config.start_from is None else 1.0
-        self.training_env.set_attr("missed_tile_charge", self._config.missed_tile_charge * share)
-
-    def _on_step(self) -> bool:
-        return True
-
-
-# What the networks of a policy, the pictures that they read and the actions that they mean are made by.
-NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "brake_dead_zone", "features_dim", "use_gaussian")
-
-
-def starting_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def initial_networks(config: PPOConfig, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The parameters, policy's and value's, of a checkpoint that a training with these settings is to start from.
 
     Raises:
         CheckpointError: if there are none in it.
         SettingError: if they are those of other networks.
     """
-    networks = load_policy(checkpoint).state_dict()
-    check_same_networks(config, checkpoint, NETWORK_SETTINGS)
+    networks = load_networks(checkpoint).state_dict()
+    check_alike(config, checkpoint.meta["config"], NETWORK_SETTINGS, f"--start-from {checkpoint.path}")
     return networks
 
 
@@ -208,7 +213,7 @@ def is_finite(model: PPO) -> bool:
 def capture(model: PPO) -> dict[str, Any]:
     """All that the rest of a training depends on, between two updates, but for the process's random generators.
 
-    Copies on the CPU, which what the training does next leaves as they are.
+    The values are copies on the CPU: the rest of the training does not change them.
     """
     env = model.get_vec_normalize_env()
     assert env is not None
@@ -265,19 +270,19 @@ def _copied(state: Any) -> Any:
     return [_copied(value) for value in state] if isinstance(state, list) else state
 
 
-def driver_of(policy: ActorCriticPolicy, deterministic: bool = True) -> Driver:
-    """The policy as a driver for scoring: its action for one observation, deterministic or drawn."""
+def policy_of(networks: ActorCriticPolicy, deterministic: bool = True) -> Policy:
+    """SB3's policy as a policy for scoring: its action for one observation, deterministic or drawn."""
 
-    def driver(obs: Frame) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return policy.predict(obs, deterministic=deterministic)[0]
+    def policy(obs: Frame) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return networks.predict(obs, deterministic=deterministic)[0]
 
-    return driver
+    return policy
 
 
-def load_driver(
+def load_policy(
     checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
-) -> tuple[Driver, ViewConfig]:
-    """The trained policy of a checkpoint as a driver, and the view that it drives with.
+) -> tuple[Policy, ViewConfig]:
+    """The trained policy of a checkpoint, and the view that it was trained with.
 
     Args:
         checkpoint: of this agent.
@@ -288,32 +293,53 @@ def load_driver(
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
     """
-    policy = load_policy(checkpoint)
-    if isinstance(policy, BetaActorCriticPolicy) and actions in ("mean", "mode"):
-        policy.action_dist.deterministic_action = actions
-    driver = driver_of(policy.to(device), deterministic=actions != "sampled")
-    return driver, as_saved(PPOConfig, checkpoint.meta["config"]).view
+    networks = load_networks(checkpoint)
+    if isinstance(networks, BetaActorCriticPolicy) and actions in ("mean", "mode"):
+        networks.action_dist.deterministic_action = actions
+    policy = policy_of(networks.to(device), deterministic=actions != "sampled")
+    return policy, _policy_config(checkpoint).view
 
 
-def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Of a checkpoint's state, what `load_driver` needs.
+def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Of a checkpoint's state, what `load_policy` needs.
 
     Raises:
         CheckpointError: if it is not there.
     """
-    return {"policy": load_policy(checkpoint).state_dict()}
+    return {"policy": load_networks(checkpoint).state_dict()}
 
 
-def make_policy(config: PPOConfig) -> ActorCriticPolicy:
-    """An untrained policy of these settings, outside of any training."""
-    policy = policy_class(config)(
+def load_networks(checkpoint: Checkpoint) -> ActorCriticPolicy:
+    """The networks that a checkpoint holds, policy's and value's, on the CPU.
+
+    Raises:
+        CheckpointError: if there are none in it.
+    """
+    try:
+        networks = make_networks(_policy_config(checkpoint))
+        networks.load_state_dict(checkpoint.state["policy"])
+    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
+        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({in_one_line(error)})") from None
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in networks.parameters()):
+        raise CheckpointError(f"{checkpoint.path} holds a PPO policy whose numbers are not finite")
+    return networks
+
+
+def make_networks(config: PPOConfig) -> ActorCriticPolicy:
+    """Untrained networks of these settings, outside of any training."""
+    networks = policy_class(config)(
         spaces.Box(0, 255, config.view.obs_shape, np.uint8),
         spaces.Box(-1.0, 1.0, (3,), np.float32),
-        FallingRate(config.learning_rate, 1.0 / config.n_updates),
+        lambda _: config.learning_rate,
         **policy_kwargs(config),
     )
-    policy.set_training_mode(False)
-    return policy
+    networks.set_training_mode(False)
+    return networks
+
+
+def _policy_config(checkpoint: Checkpoint) -> PPOConfig:
+    """The settings that made a checkpoint's policy; the others have their defaults."""
+    return from_saved(PPOConfig, checkpoint.meta["config"], POLICY_SETTINGS)
 
 
 def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
@@ -326,28 +352,13 @@ def export_sb3(checkpoint: Checkpoint, path: Path) -> None:
         CheckpointError: if the checkpoint's settings or parameters do not make a policy.
         OSError: if the file cannot be written.
     """
-    policy = load_policy(checkpoint)
-    config = as_saved(PPOConfig, checkpoint.meta["config"])
-    env = make_training_env(config)
+    config = _policy_config(checkpoint)
+    networks = load_networks(checkpoint)
+    env = make_vec_env(1, config.view, n_workers=0)
     try:
-        model = make_model(config, env, torch.device("cpu"))
-        model.policy.load_state_dict(policy.state_dict())
+        # No schedule of this project's goes into the file: what is unpickled should need as little of it as can be.
+        model = PPO(policy_class(config), env, policy_kwargs=policy_kwargs(config), device="cpu")
+        model.policy.load_state_dict(networks.state_dict())
         model.save(path)
     finally:
         env.close()
-
-
-def load_policy(checkpoint: Checkpoint) -> ActorCriticPolicy:
-    """The policy that a checkpoint holds, on the CPU.
-
-    Raises:
-        CheckpointError: if there is none in it.
-    """
-    try:
-        policy = make_policy(as_saved(PPOConfig, checkpoint.meta["config"]))
-        policy.load_state_dict(checkpoint.state["policy"])
-    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
-        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({in_one_line(error)})") from None
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in policy.parameters()):
-        raise CheckpointError(f"{checkpoint.path} holds a PPO policy whose numbers are not finite")
-    return policy

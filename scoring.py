@@ -1,4 +1,4 @@
-"""Scoring a driver on fixed tracks that training never meets."""
+"""Score a policy on fixed tracks that training never meets."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -7,35 +7,36 @@ from typing import Literal
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from car_racing import TRAINING_TRACK_SEEDS, Frame
+from car_racing import TRAINING_TRACK_SEEDS, ViewConfig, make_stock_env
 
-# A driver: one observation, uint8 (frame_stack, 84, 84), to one action, float32 (3,) in [-1, 1].
-Driver = Callable[[Frame], NDArray[np.float32]]
+# One observation, uint8 (channels, 84, 84), to one action, float32 (3,) in [-1, 1]: steer, gas, brake.
+Policy = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-# What a stochastic policy does when it is scored: its mean, its density's maximum, or a draw.
+# Which action a stochastic policy takes: the mean of its distribution, the maximum of its density, or a draw.
 Actions = Literal["mean", "mode", "sampled"]
 
-# Track seeds by purpose. All lie below the training seeds, and apart from each other.
+# Track seeds by purpose: the published score, choosing the best checkpoint, and comparing policies and settings while
+# developing. They share no seed with each other or with training, so no choice is made on the tracks that judge it.
 SCORING_TRACKS = range(100)
 VALIDATION_TRACKS = range(1_000, 1_100)
-# For comparing drivers and turning knobs, without a look at the others.
 DEVELOPMENT_TRACKS = range(5_000, 6_000)
 assert max(*SCORING_TRACKS, *VALIDATION_TRACKS, *DEVELOPMENT_TRACKS) < TRAINING_TRACK_SEEDS.start
 
 
 @dataclass(frozen=True)
 class TrackResult:
-    """One episode on one track.
+    """The result of one episode on one track.
 
     Attributes:
         track: the track's seed.
         episode_return: the sum of CarRacing's own rewards.
-        frames: frames driven.
+        frames: length of the episode, in frames of the game (50 a second).
         tiles: tiles visited.
         tiles_missed: tiles not visited.
-        tiles_share: share of the track's tiles that was visited, in [0, 1].
+        tiles_fraction: fraction of the track's tiles that was visited, in [0, 1].
         lap_finished: whether every tile was visited.
     """
 
@@ -44,16 +45,19 @@ class TrackResult:
     frames: int
     tiles: int
     tiles_missed: int
-    tiles_share: float
+    tiles_fraction: float
     lap_finished: bool
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a driver did on some tracks.
+    """The results of one policy on some tracks, and their statistics.
+
+    Attributes:
+        results: one for each track.
 
     Raises:
-        ValueError: for no result at all.
+        ValueError: if there are no results.
     """
 
     results: Sequence[TrackResult]
@@ -69,7 +73,7 @@ class Score:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the return over the tracks (of the population, as papers report it)."""
+        """Standard deviation of the return over the tracks (population, as papers report it)."""
         return statistics.pstdev(result.episode_return for result in self.results)
 
     @property
@@ -89,7 +93,7 @@ class Score:
 
     @property
     def lap_finish_rate(self) -> float:
-        """Share of the tracks on which every tile was visited, in [0, 1]."""
+        """Fraction of the tracks on which every tile was visited, in [0, 1]."""
         return statistics.fmean(result.lap_finished for result in self.results)
 
     @property
@@ -104,9 +108,9 @@ class Score:
         return statistics.fmean(result.tiles_missed for result in self.results)
 
     @property
-    def tiles_share(self) -> float:
-        """Mean share of the tiles visited, in [0, 1]."""
-        return statistics.fmean(result.tiles_share for result in self.results)
+    def tiles_fraction(self) -> float:
+        """Mean fraction of the tiles visited, in [0, 1]."""
+        return statistics.fmean(result.tiles_fraction for result in self.results)
 
     def __str__(self) -> str:
         finished = sum(result.lap_finished for result in self.results)
@@ -117,11 +121,17 @@ class Score:
         return text if self.frames_to_finish is None else f"{text} in {self.frames_to_finish:.0f} frames"
 
 
-def drive(driver: Driver, env: gym.Env, track: int) -> TrackResult:
-    """One episode on track `track`, in an environment from `car_racing` without training rules."""
+def drive(policy: Policy, env: gym.Env, track: int) -> TrackResult:
+    """Drive one episode on the track of seed `track`.
+
+    Args:
+        policy: chooses the actions.
+        env: from `make_env(view)` or `make_stock_env(view)`, without training rules.
+        track: the track's seed.
+    """
     obs, _ = env.reset(seed=track)
     while True:
-        obs, _, terminated, truncated, info = env.step(driver(obs))
+        obs, _, terminated, truncated, info = env.step(policy(obs))
         if terminated or truncated:
             episode = info["episode"]
             return TrackResult(
@@ -130,18 +140,53 @@ def drive(driver: Driver, env: gym.Env, track: int) -> TrackResult:
                 frames=episode["frames"],
                 tiles=episode["tiles"],
                 tiles_missed=episode["tiles_missed"],
-                tiles_share=episode["tiles_share"],
+                tiles_fraction=episode["tiles_fraction"],
                 lap_finished=episode["lap_finished"],
             )
 
 
+def drive_stock(
+    policy: Policy, view: ViewConfig, track: int, watch: Callable[[NDArray[np.uint8]], None] | None = None
+) -> TrackResult:
+    """Drive one episode of the unmodified CarRacing-v3.
+
+    Seeds torch's global generator with the track, so that a policy that draws its actions gets the same result on the
+    same track each time.
+
+    Args:
+        policy: chooses the actions.
+        view: what the policy was trained with.
+        track: the track's seed.
+        watch: called with every frame of the window, uint8 (height, width, 3).
+    """
+    torch.manual_seed(track)
+    env = make_stock_env(view, watch)
+    try:
+        return drive(policy, env, track)
+    finally:
+        env.close()
+
+
 def score(
-    driver: Driver, env: gym.Env, tracks: Iterable[int], is_stopped: Callable[[], bool] = lambda: False
+    policy: Policy, env: gym.Env, tracks: Iterable[int], is_stopped: Callable[[], bool] = lambda: False
 ) -> Score | None:
-    """Drive each track once, one after the other; None if `is_stopped` called it off between two."""
+    """Drive each track once, one after the other.
+
+    Args:
+        policy: chooses the actions.
+        env: as for `drive`.
+        tracks: the tracks' seeds, at least one.
+        is_stopped: asked before each track. Once it is true, the scoring ends and there is no score.
+
+    Returns:
+        The score, or None if it was stopped.
+
+    Raises:
+        ValueError: if there are no tracks.
+    """
     results = []
     for track in tracks:
         if is_stopped():
             return None
-        results.append(drive(driver, env, track))
+        results.append(drive(policy, env, track))
     return Score(results)

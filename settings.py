@@ -76,9 +76,7 @@ def explicit_flags(config_class: type, namespace: argparse.Namespace) -> dict[st
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def saved_settings(
-    config_class: type, saved: dict[str, Any], names: Collection[str] | None = None
-) -> dict[str, Any]:
+def saved_settings(config_class: type, saved: dict[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
     """A checkpoint's settings under today's names.
 
     A setting that was renamed is found under its former name. One that was added later has the value that reproduces

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import checkpoint
 from aim_writer import AimWriter
 from car_racing import make_env
 from checkpoint import Checkpoint
-from sac_drq import AGENT, SACAgent, SACConfig, driver_of, make_replay, starting_agent
-from session import capture_generators, evaluation_metrics, restore_generators, seed_generators
-from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
+from process import capture_generators, restore_generators, seed_generators
+from run_options import AgentSpec, Job, Stage
+from sac_drq import AGENT, SACAgent, SACConfig, initial_agent, make_replay, policy_of
+from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
-KIND = AgentKind(
+SPEC = AgentSpec(
     AGENT,
     SACConfig,
     total="total_steps",
+    whole_steps=lambda config: config.total_steps,
     label=lambda _: "sac_drq",
     script="train.py",
     needs=("agent", "replay", "env"),
@@ -34,64 +37,76 @@ EPISODE_WINDOW = 100
 
 
 class Training:
-    """SAC's training loop, and what must be kept of it to go on as if nothing had happened."""
+    """SAC's training loop through one stage, and all of it that a checkpoint must hold.
 
-    def __init__(self, run: TrainingRun, driver: SACAgent | None) -> None:
+    Args:
+        run: what the training has around it.
+        stage: the stage in progress.
+        predecessor: the agent whose networks to begin with; None for untrained ones.
+        n_episodes: episodes of the run so far.
+
+    Attributes:
+        agent: the agent that learns.
+        step: steps of the whole run so far.
+        n_episodes: episodes of the run so far.
+    """
+
+    def __init__(self, run: TrainingRun, stage: Stage, predecessor: SACAgent | None, n_episodes: int) -> None:
         self.run = run
-        self.config: SACConfig = run.job.config
-        self.step = 0
-        self.n_episodes = 0
+        self.stage = stage
+        self.config: SACConfig = stage.config
+        self.step = stage.first_step
+        self.n_episodes = n_episodes
         self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
         self.writer = AimWriter(run.tracker)
-        seed_generators(self.config.seed)
+        seed_generators(stage.seed)
         with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
-            self.agent = SACAgent(self.config, run.device)
+            self.agent = SACAgent(replace(self.config, seed=stage.seed), run.device)
             self.replay = make_replay(self.config, run.device)
-        if driver is not None:
-            self.agent.start_from(driver)
-        self.env = make_env(self.config.view, self.config.training)
-        if run.job.resumed is None:
-            self.obs, _ = self.env.reset(seed=self.config.seed)
-            self.replay.start_episode(self.obs)
-        else:
-            run.resume(self._restore)
+        if predecessor is not None:
+            self.agent.start_from(predecessor)
+        self.env = make_env(self.config.view, self.config.rules)
+        self.obs, _ = self.env.reset(seed=stage.seed)
+        self.replay.start_episode(self.obs)
+        run.resume(self._restore)
         self._logged_at = time.perf_counter()
         self._logged_step, self._logged_updates = self.step, self.agent.n_updates
 
     def learn(self) -> None:
-        """Step, learn, evaluate and save until the steps are done or a signal asks for the end."""
-        # What a stop has called off comes first: a resumed run is to evaluate the agents that it would have.
+        """Step, learn, evaluate and save until the stage is done or a signal asks for the end."""
+        # An evaluation that a stop called off comes first, so that a resumed run evaluates the same agents.
         self._evaluate_and_save()
-        while self.step < self.config.total_steps and self.run.stop.received is None:
+        while self.step < self.stage.end and self.run.stop.received is None:
             action = self._act()
-            if self.step >= self.config.learning_starts and self.step % self.config.train_freq == 0:
+            if self._is_learning() and self.step % self.config.train_freq == 0:
                 self._update()
-            self._play(action)
-            if self.step % LOG_FREQ == 0 or self.step == self.config.total_steps:
+            self._drive(action)
+            if self.step % LOG_FREQ == 0 or self.step == self.stage.end:
                 self.writer.write(self._training_metrics(), {}, self.step)
             self._evaluate_and_save()
         evaluated_at = self.run.evaluator.latest_step
         if self.run.stop.received is not None and not self.run.is_saved(self.step, evaluated_at):
             self._save()
 
+    def _is_learning(self) -> bool:
+        return self.step - self.stage.first_step >= self.config.learning_starts
+
     def _act(self) -> NDArray[np.float32]:
-        if self.step < self.config.learning_starts and self.config.start_from is None:
+        if self.stage.is_from_scratch and not self._is_learning():
             return self.agent.random_action()
         action = self.agent.act(self.obs)
         self._require(bool(np.isfinite(action).all()))
         return action
 
     def _update(self) -> None:
-        if self.config.falling_rates:
-            self.agent.set_rates(1.0 - self.step / self.config.total_steps)
-        # On a GPU the updates are only queued here: it works on them while the game is played on the CPU.
+        if self.config.anneal_lr:
+            self.agent.set_lr_scale(1.0 - self.stage.progress(self.step))
+        # On a GPU this only queues the updates, which run while the CPU steps the game.
         for _ in range(self.config.updates_per_step):
             self.agent.update(self.replay)
 
-    def _play(self, action: NDArray[np.float32]) -> None:
-        # Dear from the start, missed tiles would keep a beginner, who misses most, from coming back to the road at all.
-        share = self.step / self.config.total_steps if self.config.start_from is None else 1.0
-        self.env.set_wrapper_attr("missed_tile_charge", self.config.missed_tile_charge * share)
+    def _drive(self, action: NDArray[np.float32]) -> None:
+        self.env.get_wrapper_attr("set_progress")(self.stage.rules_progress(self.step))
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         self.replay.add(action, float(reward), self.obs, terminated)
         self.step += 1
@@ -118,7 +133,7 @@ class Training:
         metrics |= {
             "train/n_updates": n_updates,
             "train/replay_fill": self.replay.size / self.replay.capacity,
-            "time/frames": self.step * self.config.action_repeat,
+            "time/frames": self.run.job.frames_at(self.step),
             "time/fps": (self.step - self._logged_step) / seconds,
             "time/updates_per_second": (n_updates - self._logged_updates) / seconds,
         }
@@ -134,11 +149,11 @@ class Training:
     def _evaluate_and_save(self) -> None:
         if self.run.is_evaluation_due(self.step):
             self._require(self.agent.is_finite())
-            result = self.run.evaluate(driver_of(self.agent), self.step)
+            result = self.run.evaluate(policy_of(self.agent), self.step)
             if result is not None:
                 self.writer.write(evaluation_metrics(result), {}, self.step)
                 if self.run.evaluator.is_best(result):
-                    # Without the replay buffer: a driver to score, not a training to go on with.
+                    # Without the replay buffer: a policy to score, not a training to go on with.
                     state = {"agent": self.agent.state_dict()}
                     self.run.save_best(result, self.run.meta(self.step, self.n_episodes), state)
         if self.run.is_checkpoint_due(self.step):
@@ -163,6 +178,9 @@ class Training:
         frames = torch.from_numpy(resumed.arrays["replay_frames"])
         self.replay.load_state_dict({**resumed.state["replay"], "frames": frames})
         self.obs = self.env.get_wrapper_attr("restore_episode")(resumed.state["env"])
+        if not np.array_equal(self.obs, self.replay.current_obs):
+            # Episodes in flight of an older version cannot be played again; a new one begins in their place.
+            self.replay.start_episode(self.obs)
         self.episodes.extend(resumed.state["episodes"])
         restore_generators(resumed.state["generators"])
 
@@ -175,19 +193,28 @@ def train(job: Job) -> int:
         CheckpointError: if the checkpoint to resume or to start from is not whole.
         DivergedError: if the agent's numbers are no longer finite.
     """
-    config: SACConfig = job.config
-    driver = None
+    config: SACConfig = job.stages[0].config
+    agent = None
     if config.start_from is not None and job.resumed is None:
-        driver = starting_agent(config, checkpoint.load(Path(config.start_from), with_arrays=False))
-    with TrainingRun.open(job, job.total_steps) as run:
+        agent = initial_agent(config, checkpoint.load(Path(config.start_from), with_arrays=False))
+    n_episodes = job.resumed_meta.get("episodes", 0)
+    with TrainingRun.open(job) as run:
         if run.device.type == "cpu" and config.encoder == "drq":
-            run.bar.say("On a CPU, the command (S3) of the README, with a light encoder, learns many times as fast.")
-        Training(run, driver).learn()
+            run.bar.say("On a CPU, --recipe sac_cpu, with a light encoder, learns many times as fast.")
+        for stage in run.stages_to_go():
+            agent, n_episodes = train_stage(run, stage, agent, n_episodes)
     return run.stop.exit_code
 
 
+def train_stage(run: TrainingRun, stage: Stage, agent: SACAgent | None, n_episodes: int) -> tuple[SACAgent, int]:
+    """Train through one stage from the networks of `agent`; its own agent, and the episodes of the run so far."""
+    training = Training(run, stage, agent, n_episodes)
+    training.learn()
+    return training.agent, training.n_episodes
+
+
 def main() -> None:
-    run_script(KIND, __doc__ or "", train)
+    run_script(SPEC, __doc__ or "", train)
 
 
 if __name__ == "__main__":

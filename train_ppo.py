@@ -4,33 +4,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 import checkpoint
 from aim_writer import AimEpisodeCallback, AimWriter
+from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint
 from ppo import (
     AGENT,
     PPOConfig,
-    RisingCharge,
-    ThreadsForUpdates,
     capture,
-    driver_of,
+    initial_networks,
     is_finite,
     make_model,
     make_training_env,
+    policy_of,
     restore,
-    starting_networks,
 )
-from session import capture_generators, evaluation_metrics, restore_generators
-from training_run import AgentKind, DivergedError, Job, TrainingRun, fitting_in_memory, run_script
-from vec_env import WorkerDiedError
+from process import capture_generators, restore_generators
+from run_options import AgentSpec, Job, Stage
+from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
-KIND = AgentKind(
+SPEC = AgentSpec(
     AGENT,
     PPOConfig,
     total="total_timesteps",
+    whole_steps=lambda config: config.whole_timesteps,
     label=lambda config: "ppo_gaussian" if config.use_gaussian else "ppo_beta",
     script="train_ppo.py",
     needs=("policy", "optimizer", "envs"),
@@ -38,6 +39,112 @@ KIND = AgentKind(
 
 # SB3's name for PPO's clipped surrogate loss, and the name under which this project's agents report theirs.
 RENAMES = {"train/policy_gradient_loss": "train/policy_loss"}
+
+
+def train(job: Job) -> int:
+    """Train to the end or to a stop signal, and return the exit code.
+
+    Raises:
+        SettingError: if the checkpoint directory cannot be had, or the networks to start from are of another kind.
+        CheckpointError: if the checkpoint to resume or to start from is not whole.
+        WorkerDiedError: if a worker process of the environments is gone.
+        DivergedError: if the policy's parameters are no longer finite.
+    """
+    config: PPOConfig = job.stages[0].config
+    networks = None
+    if config.start_from is not None and job.resumed is None:
+        networks = initial_networks(config, checkpoint.load(Path(config.start_from), with_arrays=False))
+    n_episodes = job.resumed_meta.get("episodes", 0)
+    with TrainingRun.open(job) as run:
+        for stage in run.stages_to_go():
+            networks, n_episodes = train_stage(run, stage, networks, n_episodes)
+    return run.stop.exit_code
+
+
+def train_stage(
+    run: TrainingRun, stage: Stage, networks: dict[str, torch.Tensor] | None, n_episodes: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Train through one stage, from its beginning or from where the resumed run is in it.
+
+    Args:
+        run: what the training has around it.
+        stage: the stage in progress.
+        networks: the parameters to begin with; None for untrained ones.
+        n_episodes: episodes of the run so far.
+
+    Returns:
+        The parameters that the stage ends with, and the episodes of the run so far.
+    """
+    config: PPOConfig = stage.config
+    env = make_training_env(config)
+    loop = TrainingLoop(run, stage, n_episodes)
+    try:
+        with fitting_in_memory("give a smaller --n-envs, --n-steps or --feature-dim"):
+            model = make_model(config, env, run.device, stage.seed, stage.first_step)
+        if networks is not None:
+            model.policy.load_state_dict(networks)
+
+        def restore_all(resumed: Checkpoint) -> None:
+            restore(model, resumed.state)
+            restore_generators(resumed.state["generators"])
+
+        run.resume(restore_all)
+        model.learn(
+            stage.first_step + config.total_timesteps - model.num_timesteps,
+            callback=CallbackList([ThreadsForUpdates(), ReportProgress(stage), loop, loop.episodes]),
+            log_interval=None,  # type: ignore[arg-type]
+            reset_num_timesteps=False,
+        )
+    except WorkerDiedError:
+        loop.save_snapshot()
+        if run.stop.received is None:
+            raise
+    except ValueError as error:
+        # A Gaussian refuses parameters that are not finite in the middle of an update.
+        if is_finite(model):
+            raise
+        raise DivergedError(f"the policy is no longer finite after step {run.bar.steps:,} ({error})") from None
+    finally:
+        env.close()
+    return model.policy.state_dict(), loop.episodes.n_episodes
+
+
+class ThreadsForUpdates(BaseCallback):
+    """Lets torch use all cores for the updates, and one core while steps are collected.
+
+    Inference on a few observations gains nothing from threads, and torch's idle threads spin on the cores that the
+    environment workers need.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._n_threads = torch.get_num_threads()
+
+    def _on_rollout_start(self) -> None:
+        torch.set_num_threads(1)
+
+    def _on_rollout_end(self) -> None:
+        torch.set_num_threads(self._n_threads)
+
+    def _on_training_end(self) -> None:
+        torch.set_num_threads(self._n_threads)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ReportProgress(BaseCallback):
+    """Tells the environments before each rollout how far the training is; their rules anneal the penalty by it."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def _on_rollout_start(self) -> None:
+        self.training_env.env_method("set_progress", self._stage.rules_progress(self.num_timesteps))
+
+    def _on_step(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -61,13 +168,17 @@ class TrainingLoop(BaseCallback):
 
     Every checkpoint stands between two updates, also the one of a stop in the middle of a rollout, or of a worker's
     death: it is the snapshot from before that rollout. A resumed run collects the same steps again.
+
+    Args:
+        run: what the training has around it.
+        stage: the stage in progress.
+        n_episodes: episodes of the run before this stage, or before the resumed checkpoint.
     """
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, stage: Stage, n_episodes: int) -> None:
         super().__init__()
         self.run = run
-        self.config: PPOConfig = run.job.config
-        n_episodes = run.job.resumed_meta.get("episodes", 0)
+        self.stage = stage
         self.episodes = AimEpisodeCallback(AimWriter(run.tracker, RENAMES), n_episodes)
         self.ppo: PPO
         self._n_updates_seen = 0
@@ -112,13 +223,13 @@ class TrainingLoop(BaseCallback):
             )
         result = None
         if self.run.is_evaluation_due(step):
-            result = self.run.evaluate(driver_of(self.ppo.policy), step)
+            result = self.run.evaluate(policy_of(self.ppo.policy), step)
         for key, value in {} if result is None else evaluation_metrics(result).items():
             self.logger.record(key, value)
         if is_logged:
             self.logger.dump(step)
         else:
-            self.logger.record("time/frames", step * self.config.action_repeat)
+            self.logger.record("time/frames", self.run.job.frames_at(step))
             self.ppo.dump_logs(n_updates // self.ppo.n_epochs)
         state = {**capture(self.ppo), "generators": capture_generators()}
         if result is not None and self.run.evaluator.is_best(result):
@@ -128,55 +239,8 @@ class TrainingLoop(BaseCallback):
             self.save_snapshot()
 
 
-def train(job: Job) -> int:
-    """Train to the end or to a stop signal, and return the exit code.
-
-    Raises:
-        SettingError: if the checkpoint directory cannot be had, or the networks to start from are of another kind.
-        CheckpointError: if the checkpoint to resume or to start from is not whole.
-        WorkerDiedError: if an environment's worker is gone.
-        DivergedError: if the policy's parameters are no longer finite.
-    """
-    config: PPOConfig = job.config
-    networks = None
-    if config.start_from is not None and job.resumed is None:
-        networks = starting_networks(config, checkpoint.load(Path(config.start_from), with_arrays=False))
-    with TrainingRun.open(job, config.n_updates * config.n_envs * config.n_steps) as run:
-        env = make_training_env(config)
-        loop = TrainingLoop(run)
-        try:
-            with fitting_in_memory("give a smaller --n-envs, --n-steps or --features-dim"):
-                model = make_model(config, env, run.device)
-            if networks is not None:
-                model.policy.load_state_dict(networks)
-
-            def go_on(resumed: Checkpoint) -> None:
-                restore(model, resumed.state)
-                restore_generators(resumed.state["generators"])
-
-            run.resume(go_on)
-            model.learn(
-                config.total_timesteps - model.num_timesteps,
-                callback=CallbackList([ThreadsForUpdates(), RisingCharge(config), loop, loop.episodes]),
-                log_interval=None,  # type: ignore[arg-type]
-                reset_num_timesteps=False,
-            )
-        except WorkerDiedError:
-            loop.save_snapshot()
-            if run.stop.received is None:
-                raise
-        except ValueError as error:
-            # A Gaussian refuses parameters that are not finite in the middle of an update.
-            if is_finite(model):
-                raise
-            raise DivergedError(f"the policy is no longer finite after step {run.bar.steps:,} ({error})") from None
-        finally:
-            env.close()
-    return run.stop.exit_code
-
-
 def main() -> None:
-    run_script(KIND, __doc__ or "", train)
+    run_script(SPEC, __doc__ or "", train)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How often a driver misses tiles of a sharp bend against the track's direction.
+"""How often a policy misses tiles of a sharp bend against the track's direction.
 
 python -m benchmarks.bend_passes --checkpoint checkpoints/<run>/best [--tracks 400]
 
 Training's bend starts (`car_racing.start_before_bend`), but before each such bend of the development tracks that is
-not near the lap's start, on the fast game, and driven as when it is scored. There is one on every second lap or so:
-a good driver's score says little about them.
+not near the lap's start, on the fast game, and with the actions of scoring. There is one on every second lap or so, so
+a good policy's score says little about them.
 """
 
 from typing import Any
@@ -12,27 +12,27 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from benchmarks.driver_probe import driver_and_tracks, make_agent_view
-from car_racing import AgentView, MissedTiles, bends_against, start_before_bend
-from scoring import Driver
+from benchmarks.policy_probe import make_agent_view, policy_and_tracks
+from car_racing import AgentView, LapProgress, bends_against, start_before_bend
+from scoring import Policy
 
-# A pass ends when the tiles up to so many after the bend's sharpest are judged, or after so many frames.
+# A pass ends when the tiles up to this many after the bend's sharpest are judged, or after this many frames.
 TILES_AFTER_BEND = 10
 MAX_FRAMES = 300
 
 
-def tiles_missed(driver: Driver, env: AgentView, track: int, bend: int) -> int:
-    """How many tiles, from the start up to the bend's end, are left behind untouched or not reached at all."""
+def tiles_missed(policy: Policy, env: AgentView, track: int, bend: int) -> int:
+    """The number of tiles from the start to the bend's end that are left behind untouched or not reached at all."""
     env.reset(seed=track)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     start = start_before_bend(game, bend, np.random.default_rng([track, bend]))
-    obs = env.look_anew()
+    obs = env.refresh_observation()
     end = bend + TILES_AFTER_BEND
-    missed = MissedTiles(game, start)
+    missed = LapProgress(game, start)
     frames = 0
     while missed.n_judged < end and frames < MAX_FRAMES:
-        obs, _, terminated, truncated, info = env.step(driver(obs))
+        obs, _, terminated, truncated, info = env.step(policy(obs))
         frames += info["frames"]
         missed.count_new()
         if terminated or truncated:
@@ -42,16 +42,16 @@ def tiles_missed(driver: Driver, env: AgentView, track: int, bend: int) -> int:
 
 
 def main() -> None:
-    driver, view, tracks = driver_and_tracks(__doc__, "tracks", 400)
+    policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
     env = make_agent_view(view)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     passes = []
     for track in tracks:
         env.reset(seed=track)
-        # Of the first and last tiles some are the game's own start.
+        # The game's own start is among the first and last tiles.
         for bend in [bend for bend in bends_against(game) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:
-            passes.append(tiles_missed(driver, env, track, bend))
+            passes.append(tiles_missed(policy, env, track, bend))
     n_missed = sum(missed > 0 for missed in passes)
     print(f"tiles missed in {n_missed} of {len(passes)} passes ({n_missed / len(passes):.1%}), {sum(passes)} in all")
 

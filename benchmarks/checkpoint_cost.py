@@ -19,8 +19,9 @@ import torch
 import checkpoint
 import ppo
 from ppo import PPOConfig
+from process import capture_generators
+from run_options import RunOptions, resolve_device
 from sac_drq import SACAgent, SACConfig, make_replay
-from session import RunOptions, capture_generators, resolve_device
 
 
 def seconds(function: Callable[[], object], n: int = 5) -> float:
@@ -34,7 +35,7 @@ def seconds(function: Callable[[], object], n: int = 5) -> float:
 
 
 def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> None:
-    """Print SAC's: a step costs an update at least, so the share is an upper bound."""
+    """Print SAC's. A step costs at least an update, so the fraction is an upper bound."""
     agent, replay = SACAgent(config, device), make_replay(config, device)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (64, *config.view.obs_shape), np.uint8)
@@ -72,7 +73,7 @@ def ppo_cost(config: PPOConfig, device: torch.device, directory: Path) -> None:
 
 
 def report(name: str, saving: float, training: float, every: int) -> None:
-    """One line: what saving takes of the time between two saves."""
+    """Print the fraction of the time between two saves that saving takes."""
     print(f"{name}: {saving:.2f} s of {training:.0f} s for {every:,} steps: {saving / training:.2%}", flush=True)
 
 

@@ -85,7 +85,7 @@ def vectorised(n_envs: int, n_workers: int, action_repeat: int) -> Contender:
 
     def run(n_frames: int) -> float:
         from car_racing import ViewConfig
-        from vec_env import make_vec_env
+        from car_racing.vec_env import make_vec_env
 
         env = make_vec_env(n_envs, ViewConfig(action_repeat=action_repeat), n_workers=n_workers)
         actions = driving_actions(n_frames // (n_envs * action_repeat), n_envs)
@@ -113,14 +113,14 @@ class Row:
         label: what is measured.
         contender: what runs.
         cores: on how many cores.
-        share: of the frames asked for, how many it drives; the slow ones fewer.
+        frames_scale: frames that it drives as a multiple of those asked for; below 1 for slow ones.
         against: other rows that it is compared with.
     """
 
     label: str
     contender: Contender
     cores: int
-    share: float = 1.0
+    frames_scale: float = 1.0
     against: tuple[str, ...] = ()
 
 
@@ -128,28 +128,31 @@ def rows(cores: int) -> dict[str, Row]:
     """All contenders by name, in the table's order."""
     several = 8
     return {
-        "stock": Row("stock Gymnasium", single("make_stock_env", 1), 1, share=0.08),
-        "envpool": Row("EnvPool, 1 environment, 1 thread", envpool(1, 1), 1, share=0.4),
+        "stock": Row("stock Gymnasium", single("make_stock_env", 1), 1, frames_scale=0.08),
+        "envpool": Row("EnvPool, 1 environment, 1 thread", envpool(1, 1), 1, frames_scale=0.4),
         "ours": Row("ours", single("make_env", 1), 1, against=("stock", "envpool")),
-        "stock-4": Row("stock Gymnasium, action repeat 4", single("make_stock_env", 4), 1, share=0.08),
-        "ours-4": Row("ours, action repeat 4", single("make_env", 4), 1, share=2.0, against=("stock-4",)),
-        "envpool-all": Row(f"EnvPool, 16 environments, {cores} threads", envpool(16, cores), cores, share=0.8),
-        "here": Row(f"ours, {several} environments in one process", vectorised(several, 0, 1), cores, share=2.0),
+        "stock-4": Row("stock Gymnasium, action repeat 4", single("make_stock_env", 4), 1, frames_scale=0.08),
+        "ours-4": Row("ours, action repeat 4", single("make_env", 4), 1, frames_scale=2.0, against=("stock-4",)),
+        "envpool-all": Row(f"EnvPool, 16 environments, {cores} threads", envpool(16, cores), cores, frames_scale=0.8),
+        "here": Row(f"ours, {several} environments in one process", vectorised(several, 0, 1), cores, frames_scale=2.0),
         "workers": Row(
             f"ours, {several} environments on {cores} cores",
             vectorised(several, cores - 1, 1),
             cores,
-            share=2.0,
+            frames_scale=2.0,
             against=("here", "envpool-all"),
         ),
         "here-4": Row(
-            f"ours, {several} environments in one process, action repeat 4", vectorised(several, 0, 4), cores, share=3.0
+            f"ours, {several} environments in one process, action repeat 4",
+            vectorised(several, 0, 4),
+            cores,
+            frames_scale=3.0,
         ),
         "workers-4": Row(
             f"ours, {several} environments on {cores} cores, action repeat 4",
             vectorised(several, cores - 1, 4),
             cores,
-            share=3.0,
+            frames_scale=3.0,
             against=("here-4",),
         ),
     }
@@ -186,7 +189,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in table}
     for _ in range(options.rounds):
         for name, row in table.items():
-            rate = measure(name, row.cores, round(options.frames * row.share))
+            rate = measure(name, row.cores, round(options.frames * row.frames_scale))
             if rate is not None:
                 found[name].append(rate)
     medians = {name: statistics.median(rates) for name, rates in found.items() if rates}

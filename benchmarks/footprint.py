@@ -20,7 +20,7 @@ MEGABYTE = 2**20
 
 
 def proportional_set_size(process: psutil.Process) -> int:
-    """Bytes of memory of a process and all its children, shared pages shared out fairly (Linux's PSS)."""
+    """Bytes of memory of a process and all its children; a shared page counts in part for each user (Linux's PSS)."""
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:

@@ -1,10 +1,10 @@
-"""What PPO's critic makes of the places of a lap, up to its end.
+"""How PPO's critic values the places of a lap, up to its end.
 
 python -m benchmarks.lap_values --checkpoint checkpoints/<run>/best [--tracks 24]
 
-On an endless road one place should be worth about as much as another. A value that falls towards the lap's end says
-that the end looks like a loss, which a slow driver puts off. Values are in the training's own units: rewards over the
-deviation of the return.
+Trained with --bootstrap-lap-end, one place should be worth about as much as another. A value that falls towards the
+lap's end says that the critic takes the end for a loss, which the policy then puts off by driving slowly. Values are in
+the training's units: rewards divided by the standard deviation of the return.
 """
 
 import argparse
@@ -16,20 +16,21 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
 from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
-from ppo import PPOConfig, load_policy
+from policies import load_policy
+from ppo import load_networks
 from scoring import DEVELOPMENT_TRACKS
-from settings import as_saved, fail
+from settings import fail
 
 
-def values_of_a_lap(policy: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:
+def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:
     """The critic's value of every observation of an episode driven by the deterministic action."""
     env = make_env(view)
     obs, _ = env.reset(seed=track)
     values: list[float] = []
     while True:
         with torch.no_grad():
-            values.append(float(policy.predict_values(policy.obs_to_tensor(obs)[0])))
-        action, _ = policy.predict(obs, deterministic=True)
+            values.append(float(networks.predict_values(networks.obs_to_tensor(obs)[0])))
+        action, _ = networks.predict(obs, deterministic=True)
         obs, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             return values
@@ -43,13 +44,13 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         loaded = checkpoint.load(options.checkpoint, with_arrays=False)
-        policy, view = load_policy(loaded), as_saved(PPOConfig, loaded.meta["config"]).view
+        networks, (_, view) = load_networks(loaded), load_policy(loaded)
     except checkpoint.CheckpointError as error:
         fail(f"--checkpoint: {error}")
-    laps = [values_of_a_lap(policy, view, track) for track in DEVELOPMENT_TRACKS[: options.tracks]]
+    laps = [values_of_a_lap(networks, view, track) for track in DEVELOPMENT_TRACKS[: options.tracks]]
     finished = [lap for lap in laps if len(lap) * view.action_repeat < MAX_EPISODE_FRAMES]
     if not finished:
-        fail(f"--checkpoint {options.checkpoint}: this driver finished no lap of {options.tracks}; give a better one")
+        fail(f"--checkpoint {options.checkpoint}: its policy finished no lap of {options.tracks}; give a better one")
     print(f"{len(finished)} laps finished of {len(laps)}")
     tenths = [[float(np.mean(tenth)) for tenth in np.array_split(lap, 10)] for lap in finished]
     print("mean value by tenth of the lap:", " ".join(f"{value:.2f}" for value in np.mean(tenths, axis=0)))

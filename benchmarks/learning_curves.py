@@ -8,34 +8,45 @@ The points go into a .json file of the same name beside the picture.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aim
 import matplotlib
+from aim.sdk.index_manager import RepoIndexManager
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-from benchmarks.soak import read_closed, read_metrics
 
 PANELS = {"mean_return": "validation return", "lap_finish_rate": "laps finished"}
 
 
 def curves_of(run: aim.Run) -> dict[str, list[list[float]]]:
     """Points (frames, value) of a run's evaluations, by metric."""
-    series = read_metrics(run)
     action_repeat = run["hparams"]["action_repeat"]
-    return {
-        name: [[step * action_repeat, value] for step, value in sorted(series.get((name, "eval"), {}).items())]
-        for name in PANELS
-    }
+    curves: dict[str, list[list[float]]] = {name: [] for name in PANELS}
+    for metric in run.metrics():
+        if metric.name in PANELS and metric.context.to_dict().get("subset") == "eval":
+            steps, (values, _, _) = metric.data.items_list()
+            curves[metric.name] = [
+                [step * action_repeat, value] for step, value in sorted(zip(steps, values, strict=True))
+            ]
+    return curves
 
 
-def longest(repo: str, name: str) -> dict[str, list[list[float]]] | None:
+def read_runs(repo_path: str) -> list[aim.Run]:
+    """All runs of a repository, from their files: a run that Aim's page has not shown yet is in no index."""
+    repo = aim.Repo.from_path(repo_path)
+    hashes = repo.list_all_runs()
+    for run_hash in hashes:
+        RepoIndexManager.get_index_manager(repo).index(run_hash)
+    repo.container_pool.clear()
+    return [run for run in map(repo.get_run, hashes) if run is not None]
+
+
+def longest(runs: Sequence[aim.Run], name: str) -> dict[str, list[list[float]]] | None:
     """The curves of the run of this name with the most evaluations; None without any."""
-    # A run that Aim's page has not shown yet is in no index, so its files are read.
-    runs = [read_closed(repo, run_hash) for run_hash in aim.Repo.from_path(repo).list_all_runs()]
     curves = [curves_of(run) for run in runs if run.name == name]
     best = max(curves, key=lambda curve: len(curve["mean_return"]), default=None)
     return best if best is not None and best["mean_return"] else None
@@ -53,9 +64,10 @@ def main() -> None:
     labels = dict(run.split("=", 1) for run in options.runs)
     if len(labels) < len(options.runs):
         parser.error("--runs names a run twice; name each once")
+    runs = read_runs(options.repo)
     points: dict[str, Any] = {}
     for name, label in labels.items():
-        curves = longest(options.repo, name)
+        curves = longest(runs, name)
         if curves is None:
             parser.error(f"--runs: no run {name} in {options.repo} has an evaluation; name one that has")
         points[name] = {"label": label, **curves}

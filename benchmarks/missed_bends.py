@@ -1,8 +1,8 @@
-"""Where a driver misses tiles: on bends to the left or to the right?
+"""Where a policy misses tiles: on bends to the left or to the right?
 
 python -m benchmarks.missed_bends --checkpoint checkpoints/<run>/best [--tracks 400]
 
-Drives the fast game on the development tracks, where drivers can be compared, and knobs turned, without a look at the
+Drives the fast game on the development tracks, where policies can be compared and settings tuned without a look at the
 scoring tracks.
 """
 
@@ -11,26 +11,23 @@ from typing import Any
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from benchmarks.driver_probe import driver_and_tracks
-from car_racing import make_env, turns
+from benchmarks.policy_probe import policy_and_tracks
+from car_racing import SHARP_BEND, make_env, turns
 from scoring import Score, drive
-
-# What a bend must turn by to be counted as sharp, in radians.
-SHARP = 2.0
 
 
 def main() -> None:
-    driver, view, tracks = driver_and_tracks(__doc__, "tracks", 400)
+    policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
     env = make_env(view)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     results, sharp = [], np.zeros(2, int)
     missed_on = {"left": 0, "right": 0}
     for track in tracks:
-        result = drive(driver, env, track)
+        result = drive(policy, env, track)
         results.append(result)
         road = turns(game)
-        sharp += [(road > SHARP).sum(), (road < -SHARP).sum()]
+        sharp += [(road > SHARP_BEND).sum(), (road < -SHARP_BEND).sum()]
         if not result.lap_finished:
             tiles: list[Any] = list(game.road or ())
             first = next(tile.idx for tile in tiles if not tile.road_visited)

@@ -5,8 +5,8 @@
 All three have the same convolutions, features, heads and batch, and learn from the same transitions, each from a replay
 buffer of its own kind: ours stores a frame once, the other two whole observations. SB3's is as it comes: an encoder of
 its own for the actor, which learns at every update rather than every second one, and no shift. The literal one is the
-algorithm of ours, one plain step after another (`benchmarks/literal_sac.py`). Returns are of one step, and ours has no
-running mean, as the others have none. They take turns.
+algorithm of ours, one plain step after another (`references/literal_sac.py`). Returns are of one step, and ours has no
+running mean of its parameters, as the others have none. They take turns.
 """
 
 import argparse
@@ -20,17 +20,18 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from replay_buffer import Batch, ReplayBuffer
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from benchmarks.literal_sac import LiteralSAC
-from sac_drq import ACTION_DIM, ENCODERS, Batch, ReplayBuffer, SACAgent, SACConfig, make_replay
-from session import resolve_device
+from references.literal_sac import LiteralSAC
+from run_options import resolve_device
+from sac_drq import ACTION_DIM, ENCODERS, SACAgent, SACConfig, make_replay
 
-# DrQ's networks, and some for training without a GPU; of the update, what Stable-Baselines3's has, too.
-SAME_UPDATE = SACConfig(n_step=1, averaging_tau=1.0)
+# DrQ's networks, and small ones for training without a GPU. The update without what Stable-Baselines3's lacks.
+SAME_UPDATE = SACConfig(n_step=1, ema_tau=1.0)
 NETWORKS = (SAME_UPDATE, replace(SAME_UPDATE, encoder="light", hidden_dim=256))
 N_TRANSITIONS = 2_000
 EPISODE_STEPS = 200

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-import checkpoint
-import ppo
+from benchmarks.policy_probe import policy_of
 from car_racing import make_env, make_stock_env
 from scoring import VALIDATION_TRACKS, drive
 
@@ -20,12 +19,15 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tracks", type=int, default=30)
     options = parser.parse_args()
-    driver, view = ppo.load_driver(checkpoint.load(options.checkpoint, with_arrays=False), torch.device("cpu"))
+    if not 2 <= options.tracks <= len(VALIDATION_TRACKS):
+        parser.error(f"--tracks must be from 2 to {len(VALIDATION_TRACKS)}, not {options.tracks}")
+    torch.set_num_threads(1)
+    policy, view = policy_of(options.checkpoint)
     fast, stock = make_env(view), make_stock_env(view)
-    # From the end of the validation tracks: the first ones chose the checkpoint.
+    # The last validation tracks, since training chose the checkpoint by the first ones.
     differences, returns = [], []
     for track in VALIDATION_TRACKS[-options.tracks :]:
-        pair = [drive(driver, env, track) for env in (fast, stock)]
+        pair = [drive(policy, env, track) for env in (fast, stock)]
         returns.append([result.episode_return for result in pair])
         differences.append(returns[-1][0] - returns[-1][1])
         print(f"track {track}: fast {returns[-1][0]:7.1f}  stock {returns[-1][1]:7.1f}  {differences[-1]:+7.1f}")

@@ -16,9 +16,10 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-from car_racing import STOCK_ID, AgentView, EpisodeStatistics, TrainingRules, stock_frame
-from ppo import PPOConfig, ThreadsForUpdates, make_model, make_training_env
-from session import keep_freed_memory
+from car_racing import STOCK_ID, AgentView, EpisodeStatistics, TrainingEpisodes, stock_frame
+from ppo import PPOConfig, make_model, make_training_env
+from process import keep_freed_memory
+from train_ppo import ThreadsForUpdates
 
 
 def stock_training_env(config: PPOConfig) -> VecNormalize:
@@ -26,7 +27,7 @@ def stock_training_env(config: PPOConfig) -> VecNormalize:
 
     def make() -> gym.Env:
         view = AgentView(gym.make(STOCK_ID), config.view, stock_frame)
-        return EpisodeStatistics(TrainingRules(view, config.training))
+        return TrainingEpisodes(EpisodeStatistics(view), config.rules)
 
     env: VecEnv = SubprocVecEnv([make] * config.n_envs)
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)

@@ -1,31 +1,31 @@
-"""How often, and how soon, a driver that has lost the road finds it again.
+"""How often, and how soon, a policy whose car has lost the road finds it again.
 
 python -m benchmarks.way_back --checkpoint checkpoints/<run>/best [--starts 300]
 
-Training's lost starts (`car_racing.lose_the_road`), but on the development tracks, and driven as when it is scored. A
-good driver loses the road on one lap in a hundred, too seldom to see in its score whether it would come back.
+Training's lost starts (`car_racing.lose_the_road`), but on the development tracks, and with the actions of scoring. A
+good policy loses the road on one lap in a hundred, too seldom to see in its score whether it would come back.
 """
 
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from benchmarks.driver_probe import driver_and_tracks, make_agent_view
+from benchmarks.policy_probe import make_agent_view, policy_and_tracks
 from car_racing import AgentView, lose_the_road, tiles_visited
-from scoring import Driver
+from scoring import Policy
 
 WITHIN_FRAMES = (100, 200, 300, 500)
 
 
-def frames_until_back(driver: Driver, env: AgentView, track: int) -> float:
+def frames_until_back(policy: Policy, env: AgentView, track: int) -> float:
     """Frames until a lost car touches a tile that it had not touched before; infinite if it is not back in time."""
     env.reset(seed=track)
     game = env.unwrapped
     assert isinstance(game, CarRacing)
     lose_the_road(game, np.random.default_rng(track))
-    obs = env.look_anew()
+    obs = env.refresh_observation()
     n_tiles, frames = tiles_visited(env), 0
     while frames < WITHIN_FRAMES[-1]:
-        obs, _, terminated, truncated, info = env.step(driver(obs))
+        obs, _, terminated, truncated, info = env.step(policy(obs))
         frames += info["frames"]
         if tiles_visited(env) > n_tiles:
             return frames
@@ -35,9 +35,9 @@ def frames_until_back(driver: Driver, env: AgentView, track: int) -> float:
 
 
 def main() -> None:
-    driver, view, tracks = driver_and_tracks(__doc__, "starts", 300)
+    policy, view, tracks = policy_and_tracks(__doc__, "starts", 300)
     env = make_agent_view(view)
-    frames = np.array([frames_until_back(driver, env, track) for track in tracks])
+    frames = np.array([frames_until_back(policy, env, track) for track in tracks])
     for limit in WITHIN_FRAMES:
         print(f"back within {limit} frames: {np.mean(frames <= limit):.1%} of {len(frames)} lost starts")
 

@@ -72,7 +72,9 @@ class RulesConfig:
         formerly="wheel_off_charge",
     )
     bootstrap_lap_end: bool = setting(
-        True, "treat the end of a lap as a truncation, bootstrapped from the view halfway round", formerly="endless_road"
+        True,
+        "treat the end of a lap as a truncation, bootstrapped from the view halfway round",
+        formerly="endless_road",
     )
     lost_start_prob: float = setting(
         0.3, "probability that an episode starts with a car lost beside the road", minimum=0.0, maximum=1.0

@@ -1,52 +1,25 @@
-"""Shared by the tests: no display, Ctrl-C heard, and the way back out of an Aim repository."""
+"""For every test: no display, Ctrl-C not ignored, figures at the end, and a clean state of Aim."""
 
-import json
 import os
 import signal
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# A shell starts what it puts in the background with Ctrl-C ignored, and the scripts under test would inherit that.
+# A shell starts background jobs with SIGINT ignored, and the scripts under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
-import checkpoint
 from aim_writer import AimTracker
-from benchmarks.soak import read_closed, read_metrics
-
-__all__ = ["UPDATE_METRICS", "read_closed", "read_metrics", "rewrite_manifest"]
-
-# What SB3's PPO logs of every update, by the names that this project gives them.
-UPDATE_METRICS = (
-    "policy_loss",
-    "value_loss",
-    "entropy_loss",
-    "clip_fraction",
-    "explained_variance",
-    "approx_kl",
-    "learning_rate",
-    "n_updates",
-    "clip_range",
-    "loss",
-)
-
-
-def rewrite_manifest(path, change):
-    """Change a manifest as a stranger could: with a checksum that fits."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest.pop("sha256")
-    change(manifest)
-    (path / "manifest.json").write_text(checkpoint.sealed(manifest))
 
 
 @pytest.fixture
 def show(record_property):
-    """Say a figure that belongs in the log of the tests, whether the test passes or not."""
+    """A function that puts a figure into the log of the tests, whether the test passes or not."""
     return lambda figure: record_property("figure", str(figure))
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The figures, at the end: what the processes that the tests are shared out to print is not to be seen."""
+    """Print the figures at the end, since the output of xdist's worker processes is not shown."""
     reports = [report for outcome in ("passed", "failed", "skipped") for report in terminalreporter.getreports(outcome)]
     figures = [value for report in reports if report.when == "call" for _, value in report.user_properties]
     if figures:
@@ -57,5 +30,5 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def aim_is_well(monkeypatch):
-    """A test in which Aim fails on purpose must not make a later one leave by `os._exit`."""
+    """Forget an earlier test's failure of Aim, which would make a script exit by `os._exit`."""
     monkeypatch.setattr(AimTracker, "has_failed", False)

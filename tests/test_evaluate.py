@@ -1,10 +1,10 @@
 """Scoring checkpoints: what is printed, written and filmed, and every mistake a user can make."""
 
 import json
+import os
 import signal
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,39 +16,49 @@ from PIL import Image
 import checkpoint
 import evaluate
 import ppo
+import scoring_pool
 import training_run
-from benchmarks import soak
-from car_racing import TRAINING_TRACK_SEEDS, make_env, make_stock_env
-from drivers import load_driver
-from evaluate import Difference, EvaluateOptions, confidence_interval
-from sac_drq import SACAgent, SACConfig
-from scoring import VALIDATION_TRACKS, Score, TrackResult, drive
-from settings import SettingError
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ppo.PPOConfig(features_dim=8, action_repeat=10)
+from car_racing import TRAINING_TRACK_SEEDS, make_stock_env
+from evaluate import EvaluateOptions
+from policies import load_policy
+from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
+from settings import OneLineParser, SettingError, add_flags, explicit_flags
+from tests import soak
+from tests.helpers import SMALL_PPO, finish, start
 
 
-def saved_driver(directory, name, steer):
-    """A Beta policy that sees nothing: nearly full gas, and off the field within some 300 frames."""
-    policy = ppo.make_policy(CONFIG)
+def save_blind(directory, name, steer):
+    """A Beta policy that sees nothing: nearly full gas, and off the playfield within some 300 frames."""
+    policy = ppo.make_networks(SMALL_PPO)
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(torch.tensor([3.0 + steer, 20.0, -5.0, 3.0, -5.0, 20.0]))
-    meta = {"agent": "ppo", "config": vars(CONFIG), "steps": 1234, "frames": 12340, "command": "python train_ppo.py"}
+    meta = {"agent": "ppo", "config": vars(SMALL_PPO), "steps": 1234, "frames": 12340, "command": "python train_ppo.py"}
     return checkpoint.save(directory, name, meta, {"policy": policy.state_dict()})
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("drivers")
-    saved_driver(directory, "straight", 0.0)
-    saved_driver(directory, "bent", 0.01)
+    """Two checkpoints, `straight` and `bent`, in a directory of their own."""
+    directory = tmp_path_factory.mktemp("policies")
+    save_blind(directory, "straight", 0.0)
+    save_blind(directory, "bent", 0.01)
     return directory
 
 
-def run_evaluate(place, *args):
-    return soak.finish(soak.start("evaluate.py", *args, cwd=place))
+def run_evaluate(place, *args, **kwargs):
+    return finish(start("evaluate.py", *args, cwd=place, **kwargs))
+
+
+def use_arguments(monkeypatch, *args):
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, args)])
+
+
+@pytest.fixture
+def scored_at_once(monkeypatch):
+    """Without the scoring, which takes its time: some score is taken for the policy's."""
+    score = Score([TrackResult(i, 1.0 + i, 800, 280, 20, 280 / 300, False) for i in range(2)])
+    monkeypatch.setattr(evaluate, "score_checkpoints", lambda loaded, *_: [score] * len(loaded))
 
 
 def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
@@ -78,7 +88,7 @@ def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == n_frames
     _, picture = film.read()
     seen = []
-    env = make_stock_env(CONFIG.view, seen.append)
+    env = make_stock_env(SMALL_PPO.view, seen.append)
     env.reset(seed=31)
     assert np.abs(picture[..., ::-1].astype(int) - seen[0]).mean() < 8.0
     with Image.open(place / "out" / "drive.gif") as gif:
@@ -101,89 +111,86 @@ def test_several_checkpoints_are_compared_track_by_track(place):
     assert (returns[0] != returns[1]).any()
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("ppo_beta", 850.0), ("sac_light", 850.0)])
-def test_the_pretrained_drivers_drive(name, at_least):
-    driver, view = load_driver(checkpoint.load(ROOT / "pretrained" / name))
-    assert drive(driver, make_env(view), VALIDATION_TRACKS[0]).episode_return > at_least
-
-
 def test_the_numbers_are_the_same_on_one_core(place, monkeypatch):
     loaded = [checkpoint.load(place / name) for name in ("straight", "bent")]
-    on_all = evaluate.evaluate(loaded, (31,))
-    monkeypatch.setattr(evaluate.os, "sched_getaffinity", lambda _: {0})
-    assert evaluate.evaluate(loaded, (31,)) == on_all
+    on_all = scoring_pool.score_checkpoints(loaded, (31, 36))
+    monkeypatch.setattr(scoring_pool.os, "sched_getaffinity", lambda _: {0})
+    assert scoring_pool.score_checkpoints(loaded, (31, 36)) == on_all
+    by_hand = [drive_stock(*load_policy(one), track) for one in loaded for track in (31, 36)]
+    assert [result for score in on_all for result in score.results] == by_hand
 
 
 @contextmanager
 def scoring_for(place, core_seconds):
-    """evaluate.py at many tracks, and the processes that drive for it, once these have used so much of a core."""
-    process = soak.start("evaluate.py", "--checkpoint", "straight", "--json", "half.json", cwd=place)
+    """evaluate.py at many tracks, and its worker processes, once each of these has used so much of a core."""
+    process = start("evaluate.py", "--checkpoint", "straight", "--json", "half.json", cwd=place)
     deadline = time.monotonic() + 90
-    drivers = []
+    workers = []
     while time.monotonic() < deadline:
-        spawned = psutil.Process(process.pid).children()
-        drivers = [child for child in spawned if "spawn_main" in " ".join(child.cmdline())]
-        if drivers and all(sum(driver.cpu_times()[:2]) > core_seconds for driver in drivers):
+        workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+        if workers and all(sum(worker.cpu_times()[:2]) > core_seconds for worker in workers):
             break
         time.sleep(0.1)
-    assert drivers, "nothing drives"
-    yield process, drivers
-    for left in (*drivers, process):
-        if left.is_running() if isinstance(left, psutil.Process) else left.poll() is None:
-            left.kill()
+    try:
+        assert workers, "no worker process was started"
+        yield process, workers
+    finally:
+        for left in (*workers, process):
+            if left.is_running():
+                left.kill()
 
 
 @pytest.fixture
 def scoring(place):
-    """It drives by then; to start takes a slow machine five seconds."""
-    with scoring_for(place, 10.0) as process_and_drivers:
-        yield process_and_drivers
+    """Its workers drive by then; to start takes them five seconds on a slow machine."""
+    with scoring_for(place, 10.0) as process_and_workers:
+        yield process_and_workers
 
 
-def assert_nothing_is_left(place, process, drivers, code):
-    stopped_with, stdout, stderr = soak.finish(process)
-    assert stopped_with == code
+def assert_nothing_is_left(place, process, workers, code):
+    exit_code, stdout, stderr = finish(process)
+    assert exit_code == code
     assert "Traceback" not in stderr
     assert stdout == ""
-    _, alive = psutil.wait_procs(drivers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
-    assert not any("half" in path.name for path in place.iterdir())
+    assert [path.name for path in place.iterdir() if path.name.startswith((".", "half"))] == []
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -signal.SIGKILL)],
 )
-def test_whatever_ends_it_nothing_stays_behind(place, scoring, signum, code):
-    process, drivers = scoring
-    process.send_signal(signum)
-    assert_nothing_is_left(place, process, drivers, code)
+def test_whatever_ends_it_nothing_stays_behind(place, scoring, number, code):
+    process, workers = scoring
+    process.send_signal(number)
+    assert_nothing_is_left(place, process, workers, code)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_while_it_starts_to_drive_is_heard(place, signum, code):
-    with scoring_for(place, 0.5) as (process, drivers):
-        process.send_signal(signum)
-        assert_nothing_is_left(place, process, drivers, code)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_while_its_workers_start_is_heard(place, number, code):
+    with scoring_for(place, 0.5) as (process, workers):
+        process.send_signal(number)
+        assert_nothing_is_left(place, process, workers, code)
 
 
-def test_a_killed_driver_is_named(scoring):
-    process, drivers = scoring
-    drivers[0].kill()
-    code, _, stderr = soak.finish(process)
+def test_a_killed_worker_is_named(scoring):
+    process, workers = scoring
+    workers[0].kill()
+    code, _, stderr = finish(process)
     assert code == 1
-    assert "evaluate.py: a process that drives could not be started or is gone" in stderr.splitlines()[-1]
+    assert "evaluate.py: a worker process could not be started or has died" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
-    _, alive = psutil.wait_procs(drivers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
 
 
-def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys):
+def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys, scored_at_once):
     for step in (10, 20):
-        state = {"policy": ppo.make_policy(CONFIG).state_dict()}
-        newest = checkpoint.save_step(tmp_path / "run", step, {"agent": "ppo", "config": vars(CONFIG)}, state)
+        state = {"policy": ppo.make_networks(SMALL_PPO).state_dict()}
+        newest = checkpoint.save_step(tmp_path / "run", step, {"agent": "ppo", "config": vars(SMALL_PPO)}, state)
     next(newest.glob("state-*")).write_bytes(b"")
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: [scored(1.0, 2.0)])
-    monkeypatch.setattr("sys.argv", ["evaluate.py", "--checkpoint", str(tmp_path / "run")])
+    use_arguments(monkeypatch, "--checkpoint", tmp_path / "run")
     evaluate.main()
     said = capsys.readouterr()
     assert "step_000000020" in said.err
@@ -191,78 +198,43 @@ def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys):
     assert "step_000000010 (ppo)" in said.out
 
 
-def test_actions_are_the_beta_policys_own(place):
+def test_sampled_actions_are_the_same_for_a_track_each_time(place):
     loaded = checkpoint.load(place / "straight", with_arrays=False)
-    obs = np.zeros(CONFIG.view.obs_shape, np.uint8)
-    torch.manual_seed(0)
-    drivers = {actions: load_driver(loaded, actions)[0] for actions in ("mean", "mode", "sampled", None)}
-    # Gas: alpha = 1 + softplus(20) = 21, beta = 1 + softplus(-5).
-    beta = 1.0 + np.log1p(np.exp(-5.0))
-    assert drivers["mean"](obs)[1] == pytest.approx(2.0 * 21.0 / (21.0 + beta) - 1.0, abs=1e-5)
-    assert drivers["mode"](obs)[1] == pytest.approx(2.0 * 20.0 / (19.0 + beta) - 1.0, abs=1e-5)
-    np.testing.assert_array_equal(drivers[None](obs), drivers["mean"](obs))
-    assert (drivers["sampled"](obs) != drivers["sampled"](obs)).all()
+    policy, view = load_policy(loaded, "sampled")
+    first = drive_stock(policy, view, 31)
+    assert drive_stock(policy, view, 31) == first
+    assert drive_stock(*load_policy(loaded), 31) != first
 
 
-def test_drawn_actions_are_the_same_for_a_track_each_time(place):
-    driver, view = load_driver(checkpoint.load(place / "straight", with_arrays=False), "sampled")
-    first = evaluate.drive_stock(driver, view, 31)
-    assert evaluate.drive_stock(driver, view, 31) == first
-    mean = evaluate.drive_stock(*load_driver(checkpoint.load(place / "straight", with_arrays=False)), 31)
-    assert mean != first
+def test_scores_are_printed_where_not_every_character_can_be(place):
+    args = ("--checkpoint", "straight", "--tracks", 31)
+    code, stdout, stderr = run_evaluate(place, *args, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert code == 0, stderr
+    assert " ? 0.0 (mean ? standard deviation)" in stdout
 
 
-def test_sac_has_a_mean_and_draws_but_no_mode(tmp_path):
-    config = SACConfig(encoder="light", hidden_dim=8, feature_dim=8, replay_size=300)
-    agent = SACAgent(config, torch.device("cpu"))
-    state = {"agent": {name: network.state_dict() for name, network in agent.driving_networks.items()}}
-    loaded = checkpoint.load(checkpoint.save(tmp_path, "sac", {"agent": "sac", "config": vars(config)}, state))
-    obs = np.zeros(config.view.obs_shape, np.uint8)
-    for actions, deterministic in (("mean", True), ("sampled", False)):
-        driver, _ = load_driver(loaded, actions)
-        draws = []
-        for _ in range(2):
-            torch.manual_seed(7)
-            draws.append(driver(obs))
-        np.testing.assert_array_equal(*draws)
-        assert (driver(obs) == draws[0]).all() == deterministic
-    with pytest.raises(SettingError, match="--actions mode is a Beta policy's"):
-        load_driver(loaded, "mode")
+def test_no_link_is_written_through(place, tmp_path, monkeypatch, scored_at_once):
+    """Links that a stranger laid where the report goes, and where an earlier version put its unfinished one."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("score.json", ".score.json.part"):
+        (tmp_path / name).symlink_to(precious)
+    use_arguments(monkeypatch, "--checkpoint", place / "straight", "--json", tmp_path / "score.json")
+    evaluate.main()
+    assert precious.read_text() == "mine"
+    assert json.loads((tmp_path / "score.json").read_text())["checkpoints"]
 
 
-def test_no_training_track_can_be_scored():
-    with pytest.raises(SettingError, match="--tracks must be at most"):
-        EvaluateOptions(checkpoint=("x",), tracks=(TRAINING_TRACK_SEEDS.start,))
+def test_a_home_directory_is_found(place, monkeypatch, scored_at_once):
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.chdir(place)
+    use_arguments(monkeypatch, "--checkpoint=~/straight", "--json=~/home.json")
+    evaluate.main()
+    assert (place / "home.json").is_file()
+    assert not (place / "~").exists()
 
 
-def test_confidence_interval_holds_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    n_held = 0
-    for _ in range(60):
-        low, high = confidence_interval(rng.normal(5.0, 2.0, 40).tolist())
-        n_held += low < 5.0 < high
-    assert 51 <= n_held <= 60  # expected 57; outside of this once in a thousand
-    values = rng.normal(0.0, 1.0, 400)
-    low, high = confidence_interval(values.tolist())
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
-    assert confidence_interval(values.tolist()) == (low, high)
-    assert confidence_interval([3.0]) is None
-    assert confidence_interval([3.0, 3.0]) is None
-
-
-def scored(*returns):
-    return Score([TrackResult(i, value, 800, 280, 20, 280 / 300, False) for i, value in enumerate(returns)])
-
-
-def test_difference_is_paired():
-    difference = Difference.between(scored(10.0, 20.0, 33.0), scored(9.0, 21.0, 30.0))
-    assert difference.mean == pytest.approx(1.0)
-    assert difference.n_better == 2
-    low, high = difference.interval
-    assert -1.0 <= low < 1.0 < high <= 3.0
-
-
-def test_training_may_end_by_scoring(monkeypatch, tmp_path):
+def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, tmp_path):
     commands = []
 
     class Scoring:
@@ -275,12 +247,17 @@ def test_training_may_end_by_scoring(monkeypatch, tmp_path):
     monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
     monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
     assert training_run._score_best(tmp_path) == 3
-    parser = evaluate.OneLineParser("")
-    evaluate.add_flags(parser, EvaluateOptions)
-    options = EvaluateOptions(**evaluate.given(EvaluateOptions, parser.parse_args(commands[0][2:])))
+    parser = OneLineParser("")
+    add_flags(parser, EvaluateOptions)
+    options = EvaluateOptions(**explicit_flags(EvaluateOptions, parser.parse_args(commands[0][2:])))
     assert options.checkpoint == (str(tmp_path / "best"),)
-    assert list(options.driven) == list(range(100))
+    assert options.tracks_to_score == SCORING_TRACKS
     assert (options.json, options.video) == (str(tmp_path / "score.json"), str(tmp_path / "drive.mp4"))
+
+
+def test_no_training_track_can_be_scored():
+    with pytest.raises(SettingError, match="--tracks must be at most"):
+        EvaluateOptions(checkpoint=("x",), tracks=(TRAINING_TRACK_SEEDS.start,))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +276,7 @@ def test_training_may_end_by_scoring(monkeypatch, tmp_path):
         ("--checkpoint straight bent --video drive.mp4", "--video films one checkpoint"),
         ("--checkpoint straight --json /proc/score.json", "--json /proc"),
         ("--checkpoint straight --json .", "--json . is no regular file"),
+        (f"--checkpoint straight --json {'x' * 300}", f"--json {'x' * 300} cannot be used (File name too long)"),
         ("--checkpoint straight --json /dev/null", "--json /dev/null is no regular file"),
         ("--checkpoint straight --video .mp4", "--video must name a file that ends in .mp4"),
         ("--checkpoint straight --gif a.gif --tracks 1 2 3 4", "--gif shows at most 3 tracks, not 4"),
@@ -308,33 +286,24 @@ def test_training_may_end_by_scoring(monkeypatch, tmp_path):
 )
 def test_mistakes_are_named(place, args, message, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("sys.argv", ["evaluate.py", *args.split()])
-    with pytest.raises(SystemExit) as left:
+    use_arguments(monkeypatch, *args.split())
+    with pytest.raises(SystemExit) as exit_:
         evaluate.main()
     said = capsys.readouterr()
-    assert left.value.code == 2
+    assert exit_.value.code == 2
     assert said.err.startswith(f"evaluate.py: {message}")
     assert len(said.err.splitlines()) == 1
     assert said.out == ""
 
 
-def test_a_full_disk_is_named(place, monkeypatch, capsys):
+def test_a_full_disk_is_named(place, monkeypatch, capsys, scored_at_once):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: [scored(1.0, 2.0)])
-    monkeypatch.setattr(
-        "sys.argv", ["evaluate.py", "--checkpoint", "straight", "--tracks", "31", "--video", "/dev/full/x.mp4"]
-    )
-    with pytest.raises(SystemExit):
-        evaluate.main()
-    assert "/dev/full" in capsys.readouterr().err
     with soak.tmpfs(place / "small", "size=64k") as mounted:
         if not mounted:
             pytest.skip("no right to mount a tmpfs")
-        monkeypatch.setattr(
-            "sys.argv", ["evaluate.py", "--checkpoint", "straight", "--tracks", "31", "--video", "small/drive.mp4"]
-        )
-        with pytest.raises(SystemExit) as left:
+        use_arguments(monkeypatch, "--checkpoint", "straight", "--tracks", 31, "--video", "small/drive.mp4")
+        with pytest.raises(SystemExit) as exit_:
             evaluate.main()
-        assert left.value.code == 2
+        assert exit_.value.code == 2
         assert "could not be written" in capsys.readouterr().err.splitlines()[-1]
         assert list((place / "small").iterdir()) == []

@@ -1,57 +1,116 @@
-"""The export to Stable-Baselines3's own file: the same policy, and the mistakes a user can make."""
+"""Exports: the same policy in another form, the same settings as a recipe, and the mistakes a user can make."""
 
+import ast
+import dataclasses
+import re
+
+import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from stable_baselines3 import PPO
 
 import checkpoint
-import ppo
-import sac_drq
-from benchmarks import soak
+import recipe
+from car_racing import make_env
 from checkpoint import CheckpointError
 from export import ExportOptions, export
-from sac_drq import SACAgent, SACConfig
+from policies import load_policy
 from settings import SettingError
+from tests.helpers import SMALL_PPO, SMALL_SAC, finish, save_ppo, save_sac, start
+
+OTHER_VIEW = dataclasses.replace(SMALL_PPO, frame_stack=3, grayscale=False, brake_dead_zone=True)
 
 
-def saved_policy(tmp_path, config):
-    torch.manual_seed(5)
-    state = {"policy": ppo.make_policy(config).state_dict()}
-    return checkpoint.save(tmp_path, "best", {"agent": "ppo", "config": vars(config)}, state)
+def run_export(path, target):
+    return export(ExportOptions(checkpoint=str(path), to=str(target)))
 
 
 @pytest.mark.parametrize("use_gaussian", [False, True])
-def test_sb3_loads_the_policy_and_drives_the_same(tmp_path, use_gaussian):
-    config = ppo.PPOConfig(n_envs=2, n_steps=8, batch_size=8, features_dim=8, use_gaussian=use_gaussian)
-    path = saved_policy(tmp_path, config)
-    said = export(ExportOptions(checkpoint=str(path), to=str(tmp_path / "new" / "policy.zip")))
-    assert "PPO.load" in said
-    model = PPO.load(tmp_path / "new" / "policy.zip")
-    assert (model.n_envs, model.batch_size, model.gamma) == (2, 8, 0.99)
-    driver, view = ppo.load_driver(checkpoint.load(path), torch.device("cpu"))
+def test_sb3_loads_the_policy_and_acts_the_same(tmp_path, use_gaussian):
+    path = save_ppo(tmp_path, "best", dataclasses.replace(SMALL_PPO, use_gaussian=use_gaussian))
+    target = tmp_path / "new" / "policy.zip"
+    run_export(path, target)
+    assert [file.name for file in target.parent.iterdir()] == ["policy.zip"]
+    model = PPO.load(target)
+    policy, view = load_policy(checkpoint.load(path))
     for obs in np.random.default_rng(0).integers(0, 256, (5, *view.obs_shape), np.uint8):
-        np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], driver(obs))
+        np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], policy(obs))
 
 
-def test_a_driver_is_what_drives_and_nothing_else(tmp_path):
-    ppo_config = ppo.PPOConfig(features_dim=8)
-    trained_ppo = checkpoint.load(saved_policy(tmp_path, ppo_config))
-    sac_config = SACConfig(encoder="light", hidden_dim=8, feature_dim=8, replay_size=300)
-    agent = SACAgent(sac_config, torch.device("cpu"))
-    meta = {"agent": "sac", "config": vars(sac_config), "aim_run": "abc", "steps": 7}
-    trained_sac = checkpoint.load(checkpoint.save(tmp_path, "sac", meta, {"agent": agent.state_dict()}))
-    for loaded, module, view in ((trained_ppo, ppo, ppo_config.view), (trained_sac, sac_drq, sac_config.view)):
-        target = tmp_path / f"{loaded.path.name}_driver"
-        assert f"evaluate.py --checkpoint {target}" in export(
-            ExportOptions(checkpoint=str(loaded.path), to=str(target))
-        )
-        driver = checkpoint.load(target)
-        obs = np.random.default_rng(0).integers(0, 256, view.obs_shape, np.uint8)
-        drives, before = (module.load_driver(one, torch.device("cpu"))[0](obs) for one in (driver, loaded))
-        np.testing.assert_array_equal(drives, before)
-    assert driver.meta == {**meta, "aim_run": None}
-    assert set(driver.state["agent"]) == {"critic", "actor", "average"}
+@pytest.mark.parametrize("config", [SMALL_PPO, OTHER_VIEW], ids=["default", "other"])
+def test_the_message_names_the_environment_that_the_policy_was_trained_with(tmp_path, config):
+    said = run_export(save_ppo(tmp_path, "best", config), tmp_path / "policy.zip")
+    model = PPO.load(re.search(r"PPO\.load\('(.*)'\)", said)[1])
+    identity, *arguments = re.search(r"gymnasium\.make\((.*)\)", said)[1].split(", ")
+    view = {name: ast.literal_eval(value) for name, value in (argument.split("=") for argument in arguments)}
+    differing = {f.name for f in dataclasses.fields(config.view) if getattr(config, f.name) != f.default}
+    assert set(view) == differing
+    env, ours = gym.make(ast.literal_eval(identity), **view), make_env(config.view)
+    assert env.observation_space == ours.observation_space == model.observation_space
+    obs, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(obs, ours.reset(seed=3)[0])
+    action = model.predict(obs, deterministic=True)[0]
+    for found, expected in zip(env.step(action)[:4], ours.step(action)[:4], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("save", "config"), [(save_ppo, SMALL_PPO), (save_sac, SMALL_SAC)], ids=["ppo", "sac"])
+def test_a_directory_holds_the_policy_and_nothing_else(tmp_path, save, config):
+    loaded = checkpoint.load(save(tmp_path, "trained", config))
+    said = run_export(loaded.path, tmp_path / "policy v1.5")
+    assert f"evaluate.py --checkpoint '{tmp_path}/policy v1.5'" in said
+    exported = checkpoint.load(tmp_path / "policy v1.5")
+    assert exported.meta == {**loaded.meta, "aim_run": None}
+    obs = np.random.default_rng(0).integers(0, 256, config.view.obs_shape, np.uint8)
+    np.testing.assert_array_equal(load_policy(exported)[0](obs), load_policy(loaded)[0](obs))
+    sizes = [sum(file.stat().st_size for file in one.path.iterdir()) for one in (exported, loaded)]
+    assert sizes[0] <= sizes[1]
+    assert "log_alpha" not in exported.state.get("agent", {})
+
+
+@pytest.mark.parametrize(("save", "config"), [(save_ppo, OTHER_VIEW), (save_sac, SMALL_SAC)], ids=["ppo", "sac"])
+def test_a_recipe_holds_the_settings(tmp_path, save, config):
+    said = run_export(save(tmp_path, "trained", config), tmp_path / "mine.toml")
+    assert f"--recipe {tmp_path}/mine.toml" in said
+    written = recipe.read(str(tmp_path / "mine.toml"))
+    assert written.agent == ("ppo" if save is save_ppo else "sac")
+    assert type(config)(**written.settings) == config
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.toml", "trained"]
+
+
+def test_an_older_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
+    path = save_ppo(tmp_path, "best")
+    target = tmp_path / "policy.zip"
+    target.write_text("older")
+
+    def fail_halfway(_, new_path):
+        new_path.write_text("half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("export.ppo.export_sb3", fail_halfway)
+    with pytest.raises(SettingError, match="--to .*policy.zip cannot be written .*no space left"):
+        run_export(path, target)
+    assert target.read_text() == "older"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best", "policy.zip"]
+
+
+def test_no_link_is_written_through(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("policy.zip", "mine.toml"):
+        (tmp_path / name).symlink_to(precious)
+        run_export(save_ppo(tmp_path, "best"), tmp_path / name)
+        assert precious.read_text() == "mine"
+        assert not (tmp_path / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["policy.onnx", "policy.pt", "policy.ZIP", "policy.tar.gz"])
+def test_endings_without_an_export_are_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ending = "." + name.rpartition(".")[2]
+    with pytest.raises(SettingError, match=rf"--to {name}: there is no export to {ending}; name a file that ends in"):
+        ExportOptions(checkpoint="anything", to=name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_named(tmp_path):
@@ -62,17 +121,21 @@ def test_mistakes_are_named(tmp_path):
         with pytest.raises(SettingError, match=message):
             ExportOptions(**options)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        export(ExportOptions(checkpoint=str(tmp_path / "nowhere"), to="policy.zip"))
+        run_export(tmp_path / "nowhere", tmp_path / "policy.zip")
     sac = checkpoint.save(tmp_path, "sac", {"agent": "sac"}, {})
     with pytest.raises(SettingError, match="holds a sac agent"):
-        export(ExportOptions(checkpoint=str(sac), to=str(tmp_path / "policy.zip")))
-    with pytest.raises(CheckpointError, match="does not hold a SAC agent"):
-        export(ExportOptions(checkpoint=str(sac), to=str(tmp_path / "driver")))
-    path = saved_policy(tmp_path, ppo.PPOConfig(features_dim=8))
-    for target in ("/proc/policy.zip", "/proc/driver"):
+        run_export(sac, tmp_path / "policy.zip")
+    with pytest.raises(CheckpointError, match="does not hold a SAC "):
+        run_export(sac, tmp_path / "policy")
+    path = save_ppo(tmp_path, "best")
+    for target in ("/proc/policy.zip", "/proc/policy", "/proc/policy.toml"):
         with pytest.raises(SettingError, match="--to /proc"):
-            export(ExportOptions(checkpoint=str(path), to=target))
+            run_export(path, target)
     with pytest.raises(SettingError, match="is there already"):
-        export(ExportOptions(checkpoint=str(path), to=str(tmp_path)))
-    code, _, stderr = soak.finish(soak.start("export.py", "--to", "x.zip", cwd=tmp_path))
-    assert (code, stderr) == (2, "export.py: --checkpoint is missing; name a checkpoint or a run's directory\n")
+        run_export(path, tmp_path)
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+    code, stdout, stderr = finish(start("export.py", "--to", "x.zip", cwd=tmp_path))
+    assert (code, stdout) == (2, "")
+    assert stderr == "export.py: --checkpoint is missing; name a checkpoint or a run's directory\n"

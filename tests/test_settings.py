@@ -5,31 +5,37 @@ import dataclasses
 
 import pytest
 
+from car_racing.config import GameConfig, RulesConfig, ViewConfig
+from evaluate import EvaluateOptions
+from export import ExportOptions
 from ppo import PPOConfig
-from session import RunOptions
+from run_options import RunOptions
+from sac_drq import SACConfig
 from settings import (
     OneLineParser,
     SettingError,
     add_flags,
-    as_saved,
+    check_alike,
     check_settings,
+    explicit_flags,
     flag_of,
     from_saved,
-    given,
+    resumed,
     setting,
+    with_default,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Test settings"""
+    """Test settings."""
 
     size: int = setting(3, "a size in 100% of cases", minimum=1, maximum=10)
     rate: float = setting(0.5, "a rate", above=0.0)
     mode: str = setting("a", "a mode", choices=("a", "b"))
     name: str | None = setting(None, "a name", may_change=True)
     fast: bool = setting(False, "fast")
-    tracked: bool = setting(True, "untracked")
+    tracked: bool = setting(True, "tracked")
     seeds: tuple[int, ...] = setting((), "seeds", minimum=0)
 
     def __post_init__(self):
@@ -39,7 +45,7 @@ class Config:
 def parse(*argv):
     parser = OneLineParser("test")
     add_flags(parser, Config)
-    return given(Config, parser.parse_args(argv))
+    return explicit_flags(Config, parser.parse_args(argv))
 
 
 def test_flags_become_fields_and_what_is_not_given_leaves_no_trace():
@@ -77,32 +83,118 @@ def test_what_cannot_be_parsed_is_one_line_and_exit_code_2(argv, capsys):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["fast", "tracked"])
+def test_a_boolean_has_both_flags_whatever_its_default(name):
+    assert parse(f"--{name}") == {name: True}
+    assert parse(f"--no-{name}") == {name: False}
+
+
 def test_a_resumed_run_keeps_its_settings_but_for_what_may_change():
     saved = dataclasses.asdict(Config(size=5))
-    assert from_saved(Config, saved, {}) == Config(size=5)
-    assert from_saved(Config, saved, {"name": "new", "size": 5}) == Config(size=5, name="new")
+    assert resumed(Config, saved, {}) == Config(size=5)
+    assert resumed(Config, saved, {"name": "new", "size": 5}) == Config(size=5, name="new")
     with pytest.raises(SettingError, match=r"--size \(there: 5, here: 6\), --fast \(there: False, here: True\)"):
-        from_saved(Config, saved, {"size": 6, "fast": True})
+        resumed(Config, saved, {"size": 6, "fast": True})
 
 
-def test_a_checkpoint_that_does_not_name_a_setting_is_refused_not_guessed_at():
-    saved = dataclasses.asdict(Config(size=5))
-    assert as_saved(Config, saved) == Config(size=5)
-    del saved["rate"], saved["tracked"]
-    with pytest.raises(SettingError, match=r"lack --rate, --no-tracked: another version"):
-        as_saved(Config, saved)
+@dataclasses.dataclass(frozen=True)
+class LaterConfig(Config):
+    """Settings of a later version: one renamed, one added."""
+
+    speed: float = setting(0.1, "what was called rate", formerly="rate", above=0.0)
+    bonus: float = setting(2.0, "a bonus that the code did not have before", before=0.0)
 
 
-@pytest.mark.parametrize("config_class", [PPOConfig, RunOptions])
+def older_settings():
+    return dataclasses.asdict(Config(size=5, rate=0.25))
+
+
+def test_a_renamed_setting_is_found_under_its_former_name():
+    assert from_saved(LaterConfig, older_settings()).speed == 0.25
+
+
+def test_a_setting_that_was_added_has_the_value_that_the_older_code_had():
+    assert from_saved(LaterConfig, older_settings()).bonus == 0.0
+    assert resumed(LaterConfig, older_settings(), {}).bonus == 0.0
+    assert LaterConfig().bonus == 2.0
+    assert from_saved(LaterConfig, {**older_settings(), "speed": 0.25, "bonus": 1.0}).bonus == 1.0
+
+
+def test_a_setting_whose_older_value_nobody_knows_is_refused_not_guessed_at():
+    saved = older_settings()
+    del saved["size"], saved["tracked"]
+    with pytest.raises(SettingError, match=r"lack --size, --tracked: another version"):
+        from_saved(Config, saved)
+
+
+def test_a_setting_that_this_version_does_not_know_is_refused_not_dropped():
+    saved = {**older_settings(), "from_the_future": 1}
+    for load in (from_saved, lambda *args: resumed(*args, {})):
+        with pytest.raises(SettingError, match="hold from_the_future, which this version does not know"):
+            load(Config, saved)
+
+
+def test_a_policy_asks_for_its_own_settings_only():
+    saved = {"size": 7, "from_the_future": 1}
+    assert from_saved(Config, saved, names=("size",)) == Config(size=7)
+
+
+def test_what_must_be_alike_is_compared_under_todays_names():
+    check_alike(LaterConfig(speed=0.25), older_settings(), ("speed", "mode"), "--start-from x")
+    with pytest.raises(SettingError, match=r"--start-from x was trained with --speed 0.25; give the flags"):
+        check_alike(LaterConfig(), older_settings(), ("speed", "mode"), "--start-from x")
+
+
+def test_starts_that_were_drawn_one_inside_the_other_become_one_distribution():
+    """The pretrained policy's 0.25 of all, 0.15 of the rest, 0.8 of what was left."""
+    saved = {"second_tries": 0.25, "lost_starts": 0.15, "bend_starts": 0.8}
+    names = ("retry_start_prob", "lost_start_prob", "bend_start_prob")
+    config = from_saved(GameConfig, saved, names)
+    probabilities = [getattr(config, name) for name in names]
+    # By counting: of 10,000 episodes 2,500 are retries; 1,125 of the 7,500 others are lost; 5,100 of 6,375 are bends.
+    assert probabilities == pytest.approx([0.25, 0.1125, 0.51])
+
+
+def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused():
+    with pytest.raises(SettingError, match=r"add up to 1\.2; .* give at most 1"):
+        RulesConfig(lost_start_prob=0.5, bend_start_prob=0.4, retry_start_prob=0.3)
+
+
+def test_a_game_is_made_of_its_view_and_its_rules():
+    config = PPOConfig(action_repeat=2, mirror_prob=0.5)
+    assert config.view == ViewConfig(action_repeat=2, frame_stack=2)
+    assert config.rules == RulesConfig(mirror_prob=0.5)
+
+
+CONFIGS = [PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions]
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
 def test_every_field_is_documented_and_every_help_can_be_printed(config_class):
     parser = argparse.ArgumentParser()
     add_flags(parser, config_class)
     text = " ".join(parser.format_help().split())
     for field in dataclasses.fields(config_class):
-        assert flag_of(field) in text
-        assert len(field.metadata["help"]) > 5
+        assert flag_of(field.name) in text
+        assert " ".join(field.metadata["help"].split()[:3]) in text
+
+
+def test_a_setting_stands_in_the_group_of_the_class_that_declared_it_first():
+    @dataclasses.dataclass(frozen=True)
+    class Derived(Config):
+        """More settings."""
+
+        size: int = with_default(Config, "size", 7)
+        depth: int = setting(1, "a depth")
+
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Derived)
+    groups = {group.title: [action.dest for action in group._group_actions] for group in parser._action_groups}
+    assert groups["More settings"] == ["depth"]
+    assert "size" in groups["Test settings"]
+    assert "a size in 100% of cases [7]" in parser.format_help()
 
 
 def test_batches_must_divide_what_is_collected():
-    with pytest.raises(SettingError, match="--batch-size 100 does not divide --n-envs 16 x --n-steps 128 = 2048"):
+    with pytest.raises(SettingError, match="--batch-size 100 does not divide --n-envs 8 x --n-steps 128 = 1024"):
         PPOConfig(batch_size=100)

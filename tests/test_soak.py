@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from benchmarks import soak
-from benchmarks.soak import Outcome
+from tests import soak
+from tests.helpers import finish
+from tests.soak import Outcome
 
 
 def assert_survived(outcome: Outcome, show):
@@ -21,7 +22,7 @@ def assert_survived(outcome: Outcome, show):
 def finished(request, tmp_path_factory):
     """A finished run of each script."""
     place = tmp_path_factory.mktemp("finished")
-    code, _, stderr = soak.finish(soak.begin(request.param, 200, place))
+    code, _, stderr = finish(soak.begin(request.param, 200, place))
     assert code == 0, stderr
     return request.param, place
 
@@ -42,7 +43,7 @@ def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
     """The comparison that exactness rests on finds a difference where there is one."""
     script, place = finished
     other = soak.begin(script, 200, tmp_path)
-    assert soak.finish(other)[0] == 0
+    assert finish(other)[0] == 0
     reference, same = soak.Finished.read(place), soak.Finished.read(tmp_path)
     assert not reference.differences(same)
     points = same.series["mean_return", "eval"]

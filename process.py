@@ -1,7 +1,4 @@
-"""What every training run has, whichever agent it trains: options, device, progress, evaluation, a clean stop.
-
-Nothing here knows PPO or SAC; the training scripts wire these parts to their agents.
-"""
+"""What belongs to the process of a script: stop signals, locks, random generators, memory, progress, provenance."""
 
 import contextlib
 import ctypes
@@ -14,80 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-import gymnasium as gym
 import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
 
-import checkpoint
-from scoring import VALIDATION_TRACKS, Driver, Score, score
-from settings import SettingError, check_settings, setting
+from checkpoint import Checkpoint
+from settings import SettingError
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The run
-
-    Raises:
-        SettingError: if an option is out of its range.
-    """
-
-    checkpoint_dir: str | None = setting(
-        None, "directory for this run's checkpoints [checkpoints/<run name>]", may_change=True
-    )
-    run_name: str | None = setting(None, "the run's name in Aim [agent, seed and time]", may_change=True)
-    device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1", may_change=True)
-    resume: str | None = setting(
-        None, "go on from this checkpoint, or from the newest in this checkpoint directory", may_change=True
-    )
-    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
-    eval_tracks: int = setting(
-        8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
-    )
-    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
-    score: bool = setting(
-        False,
-        "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",
-        may_change=True,
-    )
-    aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", may_change=True)
-    aim: bool = setting(True, "do not track this run in Aim", may_change=True)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device that `--device` means.
-
-    Raises:
-        SettingError: for a name that torch does not know or a device that this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SettingError(f"--device {name} is no device; give auto, cpu, cuda or cuda:<number>") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SettingError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:<number>")
-    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
-        raise SettingError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use; "
-            f"give --device cpu or auto"
-        )
-    return device
 
 
 def check_writable_directory(path: Path, flag: str) -> None:
@@ -110,31 +49,7 @@ def check_writable_directory(path: Path, flag: str) -> None:
         raise SettingError(f"{flag} {path}: {existing} cannot be written to; name another place")
 
 
-def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
-    """Where this run's checkpoints go.
-
-    A resumed run goes on where it was, unless `--checkpoint-dir` says otherwise.
-
-    Raises:
-        SettingError: if it cannot be written to, or holds another run already.
-    """
-    resumed = None if options.resume is None else checkpoint.find_run(Path(options.resume).resolve())
-    if options.checkpoint_dir is not None:
-        directory = Path(options.checkpoint_dir)
-    elif resumed is not None:
-        directory = _from_here(resumed)
-    else:
-        directory = Path("checkpoints") / run_name
-    check_writable_directory(directory, "--checkpoint-dir")
-    holds_any = checkpoint.holds_run(directory) or (directory / checkpoint.BEST / checkpoint.MANIFEST).exists()
-    if holds_any and directory.resolve() != resumed:
-        raise SettingError(
-            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
-        )
-    return directory
-
-
-def tell_passed_over(loaded: checkpoint.Checkpoint) -> None:
+def tell_passed_over(loaded: Checkpoint) -> None:
     """Name on stderr each newer checkpoint of the run that was too damaged to take."""
     for line in loaded.passed_over:
         print(f"{Path(sys.argv[0]).name}: {line}; {loaded.path} is taken instead", file=sys.stderr)
@@ -271,9 +186,14 @@ class ProgressBar:
     """Steps, frames, frames a second, time left and the latest episode's return, on stderr.
 
     Where stderr is no terminal it is a line every half minute, so that a log file stays readable.
+
+    Args:
+        total_steps: the step at which the training ends.
+        initial_steps: the step at which it is now.
+        frames_at: the frames driven up to a step.
     """
 
-    def __init__(self, total_steps: int, initial_steps: int, action_repeat: int) -> None:
+    def __init__(self, total_steps: int, initial_steps: int, frames_at: Callable[[int], int]) -> None:
         is_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
@@ -285,9 +205,9 @@ class ProgressBar:
             ascii=not is_terminal,
             bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed, {remaining} left{postfix}]",
         )
-        self._action_repeat = action_repeat
+        self._frames_at = frames_at
         self._start = time.perf_counter()
-        self._initial_steps = initial_steps
+        self._initial_frames = frames_at(initial_steps)
         self._latest_return: float | None = None
 
     @property
@@ -299,11 +219,10 @@ class ProgressBar:
         """Show `steps`, and the return of the episode that ended last if one did."""
         if latest_return is not None:
             self._latest_return = latest_return
-        rate = (steps - self._initial_steps) * self._action_repeat / (time.perf_counter() - self._start)
+        frames = self._frames_at(steps)
+        rate = (frames - self._initial_frames) / (time.perf_counter() - self._start)
         shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"
-        self._bar.set_postfix_str(
-            f"{steps * self._action_repeat:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False
-        )
+        self._bar.set_postfix_str(f"{frames:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False)
         # A log file's full disk or a terminal that is gone must not end the training.
         with contextlib.suppress(OSError):
             self._bar.update(steps - self._bar.n)
@@ -321,64 +240,13 @@ class ProgressBar:
             self._bar.close()
 
 
-@dataclass(frozen=True)
-class BestScore:
-    """The best evaluation of a run: its mean return and the step it was made at."""
-
-    mean: float
-    step: int
-
-
-class Evaluator:
-    """Scores an agent on the first `n_tracks` validation tracks, and knows the best so far.
-
-    Args:
-        env: a plain environment from `car_racing.make_env`, without training rules.
-        n_tracks: how many tracks.
-        best: the best so far, when a run is resumed.
-        latest_step: the step of the latest evaluation, when a run is resumed.
-    """
-
-    def __init__(self, env: gym.Env, n_tracks: int, best: BestScore | None, latest_step: int = 0) -> None:
-        self.env = env
-        self.tracks = VALIDATION_TRACKS[:n_tracks]
-        self.best = best
-        self.latest: Score | None = None
-        self.latest_step = latest_step
-
-    def evaluate(self, driver: Driver, step: int, stop: StopSignal) -> Score | None:
-        """Score `driver`; None if a stop called it off."""
-        result = score(driver, self.env, self.tracks, lambda: stop.received is not None)
-        if result is not None:
-            self.latest, self.latest_step = result, step
-        return result
-
-    def is_best(self, result: Score) -> bool:
-        """Whether a score is better than the best that was kept."""
-        return self.best is None or result.mean > self.best.mean
-
-
-def evaluation_metrics(result: Score) -> dict[str, float]:
-    """A score as the metrics that a tracker plots. Without a finished lap there is no `frames_to_finish`."""
-    metrics = {
-        "eval/mean_return": result.mean,
-        "eval/std_return": result.std,
-        "eval/min_return": result.minimum,
-        "eval/lap_finish_rate": result.lap_finish_rate,
-        "eval/tiles_share": result.tiles_share,
-    }
-    if result.frames_to_finish is not None:
-        metrics["eval/frames_to_finish"] = result.frames_to_finish
-    return metrics
-
-
 def python_command() -> str:
     """How the user starts this interpreter from here: `.venv/bin/python`, or plain `python`."""
-    executable = _from_here(Path(sys.executable))
+    executable = from_here(Path(sys.executable))
     return "python" if executable.is_absolute() else str(executable)
 
 
-def _from_here(path: Path) -> Path:
+def from_here(path: Path) -> Path:
     """The path as a user would write it: relative where it lies below the working directory."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,22 +1,22 @@
 """A fault campaign on the real training scripts: kills, damaged checkpoints, planted code, full disks, lost helpers.
 
-    python -m benchmarks.soak [--kills N] [--mutations N] [--minutes N] [--seed N]        (or: make soak)
+    python -m tests.soak [--kills N] [--mutations N] [--minutes N] [--seed N]        (or: make soak)
 
-Every fault is tried on a small training of its own, and what a user has left afterwards is looked at: does the run go
-on, and is it, to the last bit, the run that nothing disturbed? The table says how many faults were tried, how many were
+Every fault is tried on a small training of its own. Then the campaign looks at what the user has left: does the run go
+on, and is it equal to the undisturbed run to the last bit? The table says how many faults were tried, how many were
 survived, and how many lost something. Full disks and read-only directories need the right to mount a tmpfs; without it
-they are named as not tried.
+the table says that they were not tried.
 """
 
 import argparse
 import contextlib
 import fcntl
 import hashlib
-import json
 import math
 import os
 import pickle
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,33 +30,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aim
 import numpy as np
 import psutil
 import torch
-from aim.sdk.index_manager import RepoIndexManager
 
 import checkpoint
 from checkpoint import CheckpointError
-from drivers import load_driver
+from policies import load_policy
+from tests.helpers import SMALL, TOTAL, Series, finish, read_closed, read_metrics, rewrite_manifest, start
 
-ROOT = Path(__file__).parent.parent
-
-# Small trainings, a few seconds each, with everything in them that a large one has.
-SCRIPTS = {
-    "train.py": "--encoder light --hidden-dim 16 --feature-dim 8 --batch-size 8 --learning-starts 50 --replay-size 300 "
-    "--train-freq 2 --averaging-tau 0.1",
-    "train_ppo.py": "--n-envs 3 --n-steps 16 --batch-size 16 --n-epochs 2 --features-dim 16",
+# On top of `helpers.SMALL`: a replay buffer that wraps around late, and environments in several workers.
+FLAGS = {
+    "train.py": [*SMALL["train.py"], *shlex.split("--learning-starts 50 --replay-size 300 --train-freq 2")],
+    "train_ppo.py": [*SMALL["train_ppo.py"], "--n-envs", "3"],
 }
 INTERVALS = {
     "train.py": "--device cpu --eval-tracks 1 --eval-freq 300 --checkpoint-freq 60",
     "train_ppo.py": "--device cpu --eval-tracks 1 --eval-freq 288 --checkpoint-freq 48",
 }
-TOTALS = {"train.py": "--total-steps", "train_ppo.py": "--total-timesteps"}
 # What is measured with a clock differs from run to run.
 CLOCKED = {"fps", "time_elapsed", "updates_per_second"}
-
-Series = dict[tuple[str, str | None], dict[int, float]]
 
 
 @dataclass
@@ -80,39 +73,6 @@ class Outcome:
         self.tried += 1
         if not is_well:
             self.problems.append(problem)
-
-
-def read_closed(repo_path: Path | str, run_hash: str) -> aim.Run:
-    """A closed run from the files alone, as Aim's page would read them."""
-    repo = aim.Repo.from_path(str(repo_path))
-    RepoIndexManager.get_index_manager(repo).index(run_hash)
-    repo.container_pool.clear()
-    run = repo.get_run(run_hash)
-    assert run is not None, "the run cannot be found in its repository"
-    return run
-
-
-def read_metrics(run: aim.Run) -> Series:
-    """{(name, subset): {step: value}} of a run, without Aim's own system metrics."""
-    series: Series = {}
-    for metric in run.metrics():
-        if not metric.name.startswith("__system__"):
-            steps, (values, _, _) = metric.data.items_list()
-            context: Any = metric.context.to_dict()
-            series[metric.name, context.get("subset")] = dict(zip(steps, values, strict=True))
-    return series
-
-
-def start(script: str, *args: object, cwd: Path, **kwargs: Any) -> psutil.Popen:
-    """Start one of the project's scripts, its output piped."""
-    command = [sys.executable, str(ROOT / script), *map(str, args)]
-    return psutil.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
-
-
-def finish(process: psutil.Popen, timeout: float = 1800.0) -> tuple[int, str, str]:
-    """Wait for a script's end: its exit code, stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=timeout)
-    return process.returncode, stdout, stderr
 
 
 @dataclass(frozen=True)
@@ -171,9 +131,9 @@ def begin(script: str, steps: int, place: Path, *more: object, **kwargs: Any) ->
     """Start a small training in `place/run`, or go on with it where it has saved anything."""
     place.mkdir(parents=True, exist_ok=True)
     run = place / "run"
-    new = [*SCRIPTS[script].split(), "--checkpoint-dir", "run"]
+    new = [*FLAGS[script], "--checkpoint-dir", "run"]
     which = ["--resume", "run"] if checkpoint.holds_run(run) else new
-    return start(script, *which, *INTERVALS[script].split(), TOTALS[script], steps, *more, cwd=place, **kwargs)
+    return start(script, *which, *INTERVALS[script].split(), TOTAL[script], steps, *more, cwd=place, **kwargs)
 
 
 def kill_and_resume(
@@ -273,7 +233,7 @@ def forged_files(script: str, place: Path, n_mutations: int, rng: random.Random)
         file.write_bytes(mutate(file.read_bytes(), rng))
         forge_checksums(forged)
         try:
-            load_driver(checkpoint.load(forged))
+            load_policy(checkpoint.load(forged))
             outcome.check(True, "")
         except CheckpointError as error:
             outcome.check("\n" not in str(error), f"{file.name}: more than a line: {error}")
@@ -301,12 +261,13 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def forge_checksums(directory: Path) -> None:
-    """Make a changed checkpoint's manifest fit its files again."""
-    manifest = json.loads((directory / checkpoint.MANIFEST).read_text())
-    manifest.pop("sha256")
-    for listed in manifest["files"].values():
-        listed["sha256"] = hashlib.sha256((directory / listed["name"]).read_bytes()).hexdigest()
-    (directory / checkpoint.MANIFEST).write_text(checkpoint.sealed(manifest))
+    """Make the manifest of a checkpoint fit its changed files again."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        for listed in manifest["files"].values():
+            listed["sha256"] = hashlib.sha256((directory / listed["name"]).read_bytes()).hexdigest()
+
+    rewrite_manifest(directory, change)
 
 
 class Planted:
@@ -338,7 +299,7 @@ def planted_pickles(script: str, steps: int, place: Path, writers: Sequence[Call
             if name != checkpoint.MANIFEST:
                 forge_checksums(planted)
             for process in (
-                start(script, "--resume", planted, TOTALS[script], 10 * steps, "--no-aim", cwd=place),
+                start(script, "--resume", planted, TOTAL[script], 10 * steps, "--no-aim", cwd=place),
                 start("evaluate.py", "--checkpoint", planted, "--episodes", 1, cwd=place),
                 start("export.py", "--checkpoint", planted, "--to", "policy.zip", cwd=place),
             ):
@@ -398,7 +359,7 @@ def read_only_directory(script: str, steps: int, place: Path) -> Outcome:
         code, _, stderr = finish(process)
         is_well = code == 0 and "could not be saved" in stderr and "Traceback" not in stderr
         outcome.check(remounted.returncode == 0 and is_well, f"exit code {code}: {stderr[-500:]}")
-        args = [*SCRIPTS[script].split(), "--checkpoint-dir", place / "small" / "other", "--no-aim"]
+        args = [*FLAGS[script], "--checkpoint-dir", place / "small" / "other", "--no-aim"]
         code, _, stderr = finish(start(script, *args, cwd=place))
         outcome.check(code == 2 and len(stderr.splitlines()) == 1, f"starting there: {code}: {stderr[-300:]}")
     return outcome
@@ -422,8 +383,8 @@ def killed_worker(steps: int, place: Path) -> Outcome:
     outcome = Outcome("train_ppo.py: worker killed")
     code, _, stderr = finish(begin("train_ppo.py", steps, place / "undisturbed"))
     assert code == 0, stderr
-    process = begin("train_ppo.py", steps, place / "bereft")
-    while process.poll() is None and not checkpoint.holds_run(place / "bereft" / "run"):
+    process = begin("train_ppo.py", steps, place / "worker_lost")
+    while process.poll() is None and not checkpoint.holds_run(place / "worker_lost" / "run"):
         time.sleep(0.01)
     children = [] if process.poll() is not None else process.children()
     workers = [child for child in children if "env_worker.py" in " ".join(child.cmdline())]
@@ -440,8 +401,8 @@ def killed_worker(steps: int, place: Path) -> Outcome:
     said = [line for line in stderr.splitlines() if "worker of environments" in line]
     is_well = code == 1 and len(said) == 1 and "--resume run" in said[0] and "Traceback" not in stderr
     outcome.check(is_well, f"exit code {code}: {stderr[-500:]}")
-    code, _, stderr = finish(begin("train_ppo.py", steps, place / "bereft"))
-    differences = Finished.read(place / "undisturbed").differences(Finished.read(place / "bereft"))
+    code, _, stderr = finish(begin("train_ppo.py", steps, place / "worker_lost"))
+    differences = Finished.read(place / "undisturbed").differences(Finished.read(place / "worker_lost"))
     outcome.check(code == 0 and not differences, f"resumed: {code}: {differences[:3]} {stderr[-300:]}")
     return outcome
 
@@ -546,7 +507,7 @@ def main() -> None:
         print(table([outcome]).splitlines()[1], flush=True)
 
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        for script in SCRIPTS:
+        for script in FLAGS:
             place = Path(directory) / script
             steps = 400 + 250 * options.kills
             tell(kill_and_resume(script, steps, place / "kills", options.kills, rng))

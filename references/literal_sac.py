@@ -1,8 +1,11 @@
-"""SAC + DrQ written literally: one plain step after another, nothing shared, nothing fused. Slow, and easy to check.
+"""SAC + DrQ written literally: one step after another, without shared or fused computations. Slow, but easy to check.
 
-It takes its networks from a `SACAgent`, but of them the layers only: encoding, Q-values, density and shift are written
-out here. It draws its random numbers in the order of `SACAgent.update`, so that from the same start the two must
-come to the same parameters.
+`LiteralSAC` takes only the layers of its networks from a `SACAgent`. Encoding, Q-values, density and shift are written
+out here. It draws its random numbers in the order of `SACAgent.update`, so both must arrive at the same parameters from
+the same start.
+
+Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018; Yarats et al., "Image Augmentation Is All
+You Need", 2020 (DrQ).
 """
 
 import copy
@@ -10,36 +13,49 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from replay_buffer import Batch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from sac_drq import ACTION_DIM, Batch, Critic, SACAgent
+from sac_drq import ACTION_DIM, Critic, SACAgent
 
 Tensor = torch.Tensor
 
 
 class Replay(Protocol):
-    """Whatever batches can be drawn from."""
+    """A replay buffer, whatever it stores."""
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch: ...
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw `batch_size` transitions with replacement."""
+        ...
 
 
 def literal_shift(obs: Tensor, offsets: Tensor, pad: int) -> Tensor:
-    """Pad with the border's pixels, then cut a window out of each picture."""
+    """DrQ's random shift: pad with the border's pixels, then cut a window of the old size out of each observation.
+
+    Args:
+        obs: (batch, channels, height, width).
+        offsets: row and column of each window in the padded observation, int (batch, 2) in [0, 2 * pad].
+        pad: pixels added on each side.
+
+    Returns:
+        The windows, of the shape and dtype of `obs`.
+    """
     height, width = obs.shape[2:]
     padded = F.pad(obs, (pad, pad, pad, pad), mode="replicate")
-    pictures = [
-        picture[:, row : row + height, column : column + width]
-        for picture, (row, column) in zip(padded, offsets.tolist(), strict=True)
+    windows = [
+        one[:, row : row + height, column : column + width]
+        for one, (row, column) in zip(padded, offsets.tolist(), strict=True)
     ]
-    return torch.stack(pictures)
+    return torch.stack(windows)
 
 
 class LiteralSAC:
-    """From where an agent stands before its first update.
+    """A literal twin of an agent that has not been updated yet.
 
     Args:
-        agent: its networks, dtype, device, settings and the state of its generator are copied.
-        stale_features: the mistake of giving the actor the features from before the critic's step.
+        agent: the agent whose networks, dtype, device, settings and generator state are copied.
+        stale_features: make a mistake on purpose: give the actor the features from before the critic's step. Tests use
+            it to show that the comparison would notice.
     """
 
     def __init__(self, agent: SACAgent, stale_features: bool = False) -> None:
@@ -58,24 +74,28 @@ class LiteralSAC:
         self.n_updates = 0
 
     def encode(self, critic: Critic, obs: Tensor) -> Tensor:
+        """Observations (batch, channels, height, width) in [0, 255] to features (batch, feature_dim) in [-1, 1]."""
         hidden = critic.encoder.convolutions(obs.to(self.dtype) / 255.0 - 0.5)
-        flat = hidden.permute(0, 2, 3, 1).reshape(len(obs), -1)  # in the order of the encoder's linear layer
+        flat = hidden.permute(0, 2, 3, 1).reshape(len(obs), -1)  # The encoder's linear layer expects channels last.
         return torch.tanh(critic.encoder.norm(critic.encoder.linear(flat)))
 
     def q_values(self, critic: Critic, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both Q-values, (batch, 1) each."""
         inputs = torch.cat([features, actions.to(self.dtype)], dim=1)
         return critic.q1(inputs), critic.q2(inputs)
 
     def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (batch, 3) in [-1, 1] of the tanh-squashed Gaussian, and their log-density (batch, 1)."""
         mean, log_std = self.actor.trunk(features).chunk(2, dim=1)
         low, high = self.config.log_std_min, self.config.log_std_max
         std = (low + (torch.tanh(log_std) + 1.0) / 2.0 * (high - low)).exp()
-        tanh = TanhTransform(cache_size=1)  # remembers u, so that nothing is lost in its inverse
+        tanh = TanhTransform(cache_size=1)  # The cache keeps u, so log_prob need not invert tanh, which loses digits.
         actions = tanh(mean + std * noise)
         log_prob = TransformedDistribution(Normal(mean, std), [tanh]).log_prob(actions)
         return actions, log_prob.sum(dim=1, keepdim=True)
 
     def target_q(self, rewards: Tensor, next_obs: Tensor, discounts: Tensor, next_noise: Tensor) -> Tensor:
+        """The soft Bellman target, (batch, 1)."""
         with torch.no_grad():
             next_actions, next_log_prob = self.sample(self.encode(self.critic, next_obs), next_noise)
             features = self.encode(self.critic_target, next_obs)
@@ -84,6 +104,7 @@ class LiteralSAC:
             return rewards + discounts * value
 
     def update(self, replay: Replay) -> None:
+        """One update of the critic and, where it is their turn, of the actor, the temperature and the target."""
         batch = replay.sample(self.config.batch_size, self.generator)
         obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
         noise, next_noise = self._noise(), self._noise()
@@ -106,7 +127,7 @@ class LiteralSAC:
             q1, q2 = self.q_values(self.critic, q_features, actions)
             actor_loss = (self.log_alpha.exp().detach() * log_prob - torch.minimum(q1, q2)).mean()
             self.actor_optimizer.zero_grad()
-            actor_loss.backward()  # into the critic as well, which is never stepped with it: `zero_grad` comes first
+            actor_loss.backward()  # Also reaches the critic, whose gradients are zeroed before its next step.
             self.actor_optimizer.step()
 
             alpha_loss = (self.log_alpha.exp() * (-log_prob - self.config.target_entropy).detach()).mean()

@@ -1,0 +1,154 @@
+"""Recipes: the settings of a training as a small TOML file, in one or several stages.
+
+    agent = "ppo"               # which script it is for
+    learning_rate = 5e-4        # settings are named as their flags are, with underscores
+    eval_freq = 50_000          # so are the intervals of a run
+
+    [[stages]]                  # optional: one table for each stage, which changes some of the settings
+    steps = 1_000_000
+
+    [[stages]]
+    steps = 500_000
+    learning_rate = 2.5e-4
+
+A stage begins with the networks of the stage before it. This module reads and writes recipes and knows their form; what
+the settings mean is checked where a config is made of them.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from settings import SettingError
+
+RECIPES = Path(__file__).with_name("recipes")
+SUFFIX = ".toml"
+AGENT = "agent"
+STAGES = "stages"
+STEPS = "steps"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training's settings.
+
+    Attributes:
+        name: what the user calls it.
+        agent: the agent that it trains.
+        settings: those that hold in every stage, by field name.
+        stages: what each stage changes, `steps` among it; empty for a training without stages.
+    """
+
+    name: str
+    agent: str
+    settings: dict[str, Any]
+    stages: tuple[dict[str, Any], ...] = ()
+
+    def as_plain(self) -> dict[str, Any]:
+        """The recipe as plain values, for checkpoints and Aim."""
+        return {**dataclasses.asdict(self), STAGES: list(self.stages)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Recipe":
+        """The recipe of `as_plain`.
+
+        Raises:
+            KeyError, TypeError: if it is none.
+        """
+        return cls(plain["name"], plain["agent"], dict(plain["settings"]), tuple(plain[STAGES]))
+
+
+def read(name_or_path: str) -> Recipe:
+    """The recipe of a file, or the one of this name in `recipes/`.
+
+    Raises:
+        SettingError: if it cannot be found or read, or its form is wrong.
+    """
+    path = _find(name_or_path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--recipe {path} cannot be read ({_first_line(error)})") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingError(f"--recipe {path} is no TOML ({_first_line(error)}); mend it there") from None
+    return _parsed(path.stem, path, content)
+
+
+def check_keys(recipe: Recipe, known: Collection[str], total: str) -> None:
+    """Check that a recipe names nothing but settings.
+
+    Args:
+        recipe: the recipe.
+        known: the settings that a recipe may name.
+        total: the setting that says how many steps to train for, which stages say in its place.
+
+    Raises:
+        SettingError: for the first key that is no setting, with the one that may be meant.
+    """
+    stage_keys = [key for stage in recipe.stages for key in stage if key != STEPS]
+    for key in (*recipe.settings, *stage_keys):
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            mend = f"did you mean {close[0]}?" if close else "--help lists the settings"
+            raise SettingError(f"--recipe {recipe.name}: there is no setting {key!r}; {mend}")
+    if recipe.stages and total in (*recipe.settings, *stage_keys):
+        raise SettingError(f"--recipe {recipe.name}: its stages say how many steps there are; leave {total} out")
+
+
+def write(recipe: Recipe, path: Path, comments: Mapping[str, str] | None = None) -> None:
+    """Write a recipe to a file, each setting under a comment that says what it is.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path.write_text(text_of(recipe, comments or {}), encoding="utf-8")
+
+
+def text_of(recipe: Recipe, comments: Mapping[str, str]) -> str:
+    """A recipe as TOML."""
+    parts = [f"# Settings of the run {recipe.name}.\n", tomli_w.dumps({AGENT: recipe.agent})]
+    parts += _commented(recipe.settings, comments)
+    for stage in recipe.stages:
+        parts += [f"\n[[{STAGES}]]\n", *_commented(stage, comments)]
+    return "".join(parts)
+
+
+def _commented(settings: Mapping[str, Any], comments: Mapping[str, str]) -> list[str]:
+    lines = []
+    for key, value in settings.items():
+        if value is not None:  # TOML has no None; a setting that is left out has its default
+            comment = f"# {comments[key]}\n" if key in comments else ""
+            lines.append(comment + tomli_w.dumps({key: list(value) if isinstance(value, tuple) else value}))
+    return lines
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path.endswith(SUFFIX) or "/" in name_or_path:
+        return Path(name_or_path).expanduser()
+    path = RECIPES / f"{name_or_path}{SUFFIX}"
+    if not path.is_file():
+        names = ", ".join(sorted(other.stem for other in RECIPES.glob(f"*{SUFFIX}")))
+        raise SettingError(f"--recipe {name_or_path}: there is no such recipe; take one of {names}, or a {SUFFIX} file")
+    return path
+
+
+def _parsed(name: str, path: Path, content: dict[str, Any]) -> Recipe:
+    agent, stages = content.pop(AGENT, None), content.pop(STAGES, [])
+    if not isinstance(agent, str):
+        raise SettingError(f'--recipe {path} does not say which agent it is for; add a line such as {AGENT} = "ppo"')
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise SettingError(f"--recipe {path}: write each stage as a table [[{STAGES}]]")
+    for number, stage in enumerate(stages, 1):
+        if type(stage.get(STEPS)) is not int or stage[STEPS] < 1:
+            raise SettingError(f"--recipe {path}: stage {number} needs {STEPS}, a whole number of at least 1")
+    return Recipe(name, agent, content, tuple(stages))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

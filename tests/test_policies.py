@@ -1,0 +1,117 @@
+"""Policies of every agent's checkpoints: older ones too, their actions, and what is no policy."""
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoint
+import ppo
+from car_racing import make_env
+from checkpoint import CheckpointError
+from policies import AGENTS, load_policy, policy_only
+from scoring import VALIDATION_TRACKS, drive
+from settings import SettingError
+from tests.helpers import PRETRAINED, SMALL_PPO, SMALL_SAC, rewrite_manifest, save_ppo, save_sac
+
+SAVERS = {"ppo": (save_ppo, SMALL_PPO), "sac": (save_sac, SMALL_SAC)}
+
+
+@pytest.fixture(params=AGENTS)
+def saved(request, tmp_path):
+    """A small checkpoint of each agent, and its settings."""
+    save, config = SAVERS[request.param]
+    return save(tmp_path, "policy"), config
+
+
+def observations(config, n=5):
+    return np.random.default_rng(0).integers(0, 256, (n, *config.view.obs_shape), np.uint8)
+
+
+def actions_of(path, config, actions=None):
+    policy, _ = load_policy(checkpoint.load(path), actions)
+    torch.manual_seed(7)
+    return np.stack([policy(obs) for obs in observations(config)])
+
+
+def test_a_policy_maps_an_observation_to_an_action(saved):
+    path, config = saved
+    policy, view = load_policy(checkpoint.load(path))
+    assert view == config.view
+    action = policy(observations(config)[0])
+    assert (action.shape, action.dtype) == ((3,), np.float32)
+    assert np.abs(action).max() <= 1.0
+
+
+def test_only_sampled_actions_differ_from_call_to_call(saved):
+    path, config = saved
+    obs = observations(config)[0]
+    policy, _ = load_policy(checkpoint.load(path), "mean")
+    np.testing.assert_array_equal(policy(obs), policy(obs))
+    policy, _ = load_policy(checkpoint.load(path), "sampled")
+    assert (policy(obs) != policy(obs)).any()
+    np.testing.assert_array_equal(actions_of(path, config, "sampled"), actions_of(path, config, "sampled"))
+
+
+def test_what_training_alone_needs_does_not_matter(saved):
+    """A setting that this version lacks, and one that it has and the checkpoint lacks, keep nobody from driving."""
+    path, config = saved
+    before = actions_of(path, config)
+
+    def change(manifest):
+        settings = manifest["meta"]["config"]
+        del settings["learning_rate"]
+        settings["of_another_version"] = 3
+
+    rewrite_manifest(path, change)
+    np.testing.assert_array_equal(actions_of(path, config), before)
+
+
+def test_the_networks_alone_drive_the_same(saved, tmp_path):
+    path, config = saved
+    only = policy_only(checkpoint.load(path))
+    small = checkpoint.save(tmp_path, "small", only.meta, only.state)
+    np.testing.assert_array_equal(actions_of(small, config), actions_of(path, config))
+
+
+def test_actions_are_the_beta_distributions_own(tmp_path):
+    networks = ppo.make_networks(SMALL_PPO)
+    with torch.no_grad():  # It sees nothing: alpha and beta are softplus of the bias, plus one.
+        networks.action_net.weight.zero_()
+        networks.action_net.bias.copy_(torch.tensor([3.0, 20.0, -5.0, 3.0, -5.0, 20.0]))
+    meta = {"agent": "ppo", "config": vars(SMALL_PPO)}
+    path = checkpoint.save(tmp_path, "policy", meta, {"policy": networks.state_dict()})
+    gas = {actions: actions_of(path, SMALL_PPO, actions)[0][1] for actions in ("mean", "mode", None)}
+    alpha, beta = 1.0 + np.log1p(np.exp(20.0)), 1.0 + np.log1p(np.exp(-5.0))
+    assert gas["mean"] == pytest.approx(2.0 * alpha / (alpha + beta) - 1.0, abs=1e-5)
+    assert gas["mode"] == pytest.approx(2.0 * (alpha - 1.0) / (alpha + beta - 2.0) - 1.0, abs=1e-5)
+    assert gas[None] == gas["mean"]
+
+
+def test_sac_has_no_mode(tmp_path):
+    with pytest.raises(SettingError, match="--actions mode is a Beta policy's"):
+        load_policy(checkpoint.load(save_sac(tmp_path, "sac")), "mode")
+
+
+@pytest.mark.parametrize("agent", [None, "dqn", 3])
+def test_an_unknown_agent_is_named(tmp_path, agent):
+    loaded = checkpoint.load(checkpoint.save(tmp_path, "other", {"agent": agent}, {}))
+    for use in (load_policy, policy_only):
+        with pytest.raises(CheckpointError, match=f"holds an unknown agent \\({agent!r}\\); known are ppo, sac"):
+            use(loaded)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_networks_of_another_size_are_named(tmp_path, agent):
+    save, _ = SAVERS[agent]
+    path = save(tmp_path, "policy")
+    rewrite_manifest(path, lambda manifest: manifest["meta"]["config"].update(feature_dim=9))
+    for use in (load_policy, policy_only):
+        with pytest.raises(CheckpointError, match=f"does not hold a {agent.upper()} ") as error:
+            use(checkpoint.load(path))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ppo_beta", "sac_light"])
+def test_the_pretrained_policies_drive(name):
+    policy, view = load_policy(checkpoint.load(PRETRAINED / name))
+    assert drive(policy, make_env(view), VALIDATION_TRACKS[0]).episode_return > 850.0
