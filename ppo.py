@@ -100,7 +100,7 @@ class PPOConfig(GameConfig):
         return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
 
 
-CONFIG_CLASS = PPOConfig
+CONFIG_CLASS: type = PPOConfig
 TOTAL = "total_timesteps"
 
 

@@ -128,7 +128,7 @@ class SACConfig(GameConfig):
             )
 
 
-CONFIG_CLASS = SACConfig
+CONFIG_CLASS: type = SACConfig
 TOTAL = "total_steps"
 
 
