@@ -88,7 +88,7 @@ def test_an_older_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("export.ppo.export_sb3", fail_halfway)
-    with pytest.raises(SettingError, match=r"--to .*policy\.zip cannot be written .*no space left"):
+    with pytest.raises(SettingError, match=r"--to .*policy.zip cannot be written .*no space left"):
         run_export(path, target)
     assert target.read_text() == "older"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best", "policy.zip"]
