@@ -67,14 +67,10 @@ class SACConfig(GameConfig):
     start_from: str | None = setting(
         None, "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ"
     )
-    seed: int = setting(
-        1, "seed of the networks, the actions, the batches and the training tracks", minimum=0, maximum=2**32 - 1
-    )
+    seed: int = setting(1, "seed of networks, actions, batches and training tracks", minimum=0, maximum=2**32 - 1)
     replay_size: int = setting(30_000, "transitions that the replay buffer keeps, one frame of memory each", minimum=1)
     batch_size: int = setting(128, "transitions in an update", minimum=1)
-    learning_starts: int = setting(
-        1_000, "steps before the first update; their actions are random or, with --start-from, its policy's", minimum=1
-    )
+    learning_starts: int = setting(1_000, "steps before the first update, random without --start-from", minimum=1)
     updates_per_step: int = setting(1, "updates made in a row, every --train-freq steps", minimum=1)
     train_freq: int = setting(1, "steps between updates; more pay where a step is cheap beside an update", minimum=1)
     learning_rate: float = setting(1e-3, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
@@ -541,11 +537,7 @@ class SACAgent:
 
 
 class MetricSums:
-    """Metrics that are summed on the device, so that no update waits for a GPU.
-
-    Attributes:
-        sums: (len(names) + 1,), since the last `pop`; the last of them counts the updates.
-    """
+    """Metrics that are summed on the device, so that no update waits for a GPU; the last of `sums` counts updates."""
 
     def __init__(self, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
         self.names = names
@@ -560,19 +552,14 @@ class MetricSums:
         """The means since the last call, by name; empty where nothing was added. Waits for the GPU."""
         *totals, n_updates = self.sums.tolist()
         self.sums.zero_()
-        if not n_updates:
-            return {}
-        return {name: total / n_updates for name, total in zip(self.names, totals, strict=True)}
+        return {name: total / n_updates for name, total in zip(self.names, totals, strict=True) if n_updates}
 
 
 class CudaGraph:
     """A function of tensors that returns nothing, recorded as a CUDA graph: one launch where there were hundreds.
 
-    It must change parameters, optimisers and sums in place. CUDA asks for a few calls without recording first, on a
-    stream of their own, in which everything is allocated that is allocated once.
-
-    Args:
-        function: what to record; its tensors must keep their shapes from call to call.
+    It must change parameters, optimisers and sums in place, and its inputs must keep their shapes. CUDA asks for a few
+    calls without recording first, on a stream of their own, in which everything is allocated that is allocated once.
     """
 
     N_WARM_UPS = 3
