@@ -7,6 +7,7 @@ TrainingEpisodes    starts, penalties, early ends; for training only    (or Epis
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -36,14 +37,19 @@ def make_env(
             plain game, as for scoring.
         render_mode: Gymnasium's own, for `render()`.
     """
-    view = view or ViewConfig()
-    game = FastCarRacing(render_mode, grayscale=view.grayscale, draws_every_frame=False)
-    seen = AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view)
+    seen = _seen(view or ViewConfig(), render_mode)
     return EpisodeStatistics(seen) if rules is None else TrainingEpisodes(seen, rules)
 
 
+def _seen(view: ViewConfig, render_mode: str | None) -> AgentView:
+    game = FastCarRacing(render_mode, grayscale=view.grayscale, draws_every_frame=False)
+    return AgentView(TimeLimit(game, MAX_EPISODE_FRAMES), view)
+
+
 class RegisteredView(gym.Wrapper, RecordConstructorArgs):
-    """`make_env` without rules, as `gymnasium.make` calls it.
+    """The game as the policies see it, the way `gymnasium.make` calls it.
+
+    There is no `info["episode"]`: Gymnasium's `RecordEpisodeStatistics` and SB3's `Monitor` want to add it themselves.
 
     Args:
         render_mode: Gymnasium's own.
@@ -55,8 +61,14 @@ class RegisteredView(gym.Wrapper, RecordConstructorArgs):
     """
 
     def __init__(self, render_mode: str | None = None, **view: Any) -> None:
+        known = [field.name for field in fields(ViewConfig)]
+        unknown = sorted(set(view) - set(known))
+        if unknown:
+            raise TypeError(
+                f"unknown keyword arguments: {', '.join(unknown)} (there are render_mode, {', '.join(known)})"
+            )
         RecordConstructorArgs.__init__(self, render_mode=render_mode, **view)
-        gym.Wrapper.__init__(self, make_env(ViewConfig(**view), render_mode=render_mode))
+        gym.Wrapper.__init__(self, _seen(ViewConfig(**view), render_mode))
 
 
 class Spectator(gym.Wrapper):

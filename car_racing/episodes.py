@@ -75,7 +75,12 @@ class TrainingEpisodes(gym.Wrapper):
         """Say how far the training is, in [0, 1]: the penalty for missed tiles is annealed by it from 0.
 
         Until this is called, the penalty holds in full.
+
+        Raises:
+            ValueError: if it is outside [0, 1].
         """
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"progress is a fraction in [0, 1], not {progress}")
         self._penalties.progress = progress
 
     def reset(
@@ -122,16 +127,26 @@ class TrainingEpisodes(gym.Wrapper):
         Raises:
             KeyError, TypeError, ValueError: if the state is no such episode.
         """
-        if "present" in state:
-            self._rng.bit_generator.state = state["next_tracks"]
-            return self.reset()[0]
-        obs, _ = self._play(EpisodeSnapshot.from_plain(state["episode"]))
-        self._is_retry, self._has_erred = bool(state["is_retry"]), bool(state["has_erred"])
-        self._tiles_at_end = None if state["tiles_at_end"] is None else int(state["tiles_at_end"])
+        try:
+            if "present" in state:
+                self._rng, self._mistakes = _generator_in(state["next_tracks"]), deque(maxlen=MAX_MISTAKES)
+                return self.reset()[0]
+            return self._restore(state)
+        except OverflowError as error:
+            raise ValueError(f"a number is too large: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        # It holds on to Box2D's objects. The copy's game must be reset first, which makes a new one.
+        return {name: value for name, value in self.__dict__.items() if name != "_lap"}
+
+    def _restore(self, state: dict[str, Any]) -> Frame:
+        rng = _generator_in(state["rng"])
         mistakes = [Mistake.from_plain(mistake) for mistake in state["mistakes"]]
-        self._rng.bit_generator.state = state["rng"]
-        self._mistakes.clear()
-        self._mistakes.extend(mistakes)
+        is_retry, has_erred = bool(state["is_retry"]), bool(state["has_erred"])
+        tiles_at_end = None if state["tiles_at_end"] is None else int(state["tiles_at_end"])
+        obs, _ = self._play(EpisodeSnapshot.from_plain(state["episode"]))
+        self._rng, self._mistakes = rng, deque(mistakes, MAX_MISTAKES)
+        self._is_retry, self._has_erred, self._tiles_at_end = is_retry, has_erred, tiles_at_end
         return obs
 
     @property
@@ -248,3 +263,10 @@ class TrainingEpisodes(gym.Wrapper):
             if terminated or truncated:
                 raise ValueError("the episode ends before its last action")
         return obs, info
+
+
+def _generator_in(state: dict[str, Any]) -> np.random.Generator:
+    """A random generator in a state that another one had."""
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state
+    return rng

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import CarRacing
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
@@ -56,6 +57,9 @@ class FastCarRacing(CarRacing):
 
     `reset(options={"mirrored": True})` lays out the mirror image of the track, which runs clockwise.
 
+    Box2D's world cannot be copied. So a copy (`copy.deepcopy`, `pickle`) is a new game with the same settings, which
+    must be reset before its first step.
+
     Args:
         render_mode, verbose, lap_complete_percent, domain_randomize, continuous: CarRacing's own.
         grayscale: grey observations, else RGB.
@@ -97,6 +101,7 @@ class FastCarRacing(CarRacing):
 
     def observe(self) -> Frame:
         """Draw what the stock step would have drawn of the current state: uint8 (84, 84) or (84, 84, 3)."""
+        car = self._car_in_play()
         track = self._renderer.track
         if self._has_new_track:
             self._has_new_track = False
@@ -105,8 +110,7 @@ class FastCarRacing(CarRacing):
             for index in self._touched:
                 track.recolour_tile(index, self.road_color)
         self._touched.clear()
-        assert self.car is not None, "reset() comes first"
-        return self._renderer.draw(self.car, self.t, self._shown_reward)
+        return self._renderer.draw(car, self.t, self._shown_reward)
 
     @property
     def car(self) -> Car | None:
@@ -122,6 +126,15 @@ class FastCarRacing(CarRacing):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         self._mirrored = bool(options and options.get("mirrored"))
         return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self._car_in_play()
+        return super().step(action)
+
+    def _car_in_play(self) -> Car:
+        if self._car is None:
+            raise ResetNeeded("the game is new, or a copy of another: call reset() before step() and observe()")
+        return self._car
 
     def _create_track(self) -> bool:
         if not super()._create_track():

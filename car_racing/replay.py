@@ -33,14 +33,17 @@ class EpisodeSnapshot:
         """The snapshot of `as_plain`.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is none.
+            KeyError, TypeError, ValueError, OverflowError: if it is none.
         """
         start, actions = EpisodeStart(**plain["start"]), plain["actions"]
         if start.kind not in get_args(StartKind) or type(start.is_mirrored) is not bool:
             raise ValueError(f"no start of an episode: {start}")
         if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
             raise ValueError(f"no seeds of a start: {start}")
-        return cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+        snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+        if not np.isfinite(snapshot.actions).all():
+            raise ValueError("an action is not finite")
+        return snapshot
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,6 @@ class Mistake:
         """The mistake of `as_plain`.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is none.
+            KeyError, TypeError, ValueError, OverflowError: if it is none.
         """
         return cls(EpisodeSnapshot.from_plain(plain["before"]), int(plain["tiles"]))

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from pathlib import Path
@@ -29,12 +30,13 @@ from car_racing.worker import (
     ANSWER_IN_PIPE,
     ANSWERED,
     ASLEEP,
-    ENV_CALLS,
     REQUEST_IN_PIPE,
     REQUESTED,
     SPIN_S,
     BatchArrays,
+    CallError,
     WorkerSetup,
+    call_envs,
 )
 
 WORKER_MODULE = "car_racing.worker"
@@ -139,12 +141,20 @@ class CarRacingVecEnv(VecEnv):
         view: what a step is.
         rules: the rules of training, or None for the plain game.
         n_workers: processes beside this one; 0 steps all of them here.
+        render_mode: Gymnasium's own, of every environment.
 
     Raises:
         WorkerDiedError: from any method that needs a worker that is gone.
     """
 
-    def __init__(self, n_envs: int, view: ViewConfig, rules: RulesConfig | None, n_workers: int) -> None:
+    def __init__(
+        self,
+        n_envs: int,
+        view: ViewConfig,
+        rules: RulesConfig | None,
+        n_workers: int,
+        render_mode: str | None = None,
+    ) -> None:
         n_workers = min(n_workers, n_envs - 1)
         size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
         here, *others = (
@@ -159,12 +169,13 @@ class CarRacingVecEnv(VecEnv):
             os.ftruncate(memory_fd, size)
             self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, n_workers, view.obs_shape)
             for number, indices in enumerate(others):
-                setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules)
+                setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules, render_mode)
                 self._workers.append(_Worker(setup, memory_fd, self._arrays.signals[number]))
             os.close(memory_fd)
-        self._envs = [make_env(view, rules) for _ in here]
+        self._envs = [make_env(view, rules, render_mode) for _ in here]
         self._batch = self._arrays.batch(self._envs, here)
         super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
+        self.metadata = self._envs[0].metadata
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the tracks of every environment, each from its own branch of `seed`; used by the next `reset`."""
@@ -192,9 +203,11 @@ class CarRacingVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         ended = self._batch.step(self._arrays.actions)
         for worker in self._workers:
-            for i, info in (worker.answer() or {}).items():
-                ended[worker.envs[i]] = info
-        infos = [ended.get(i, {}) for i in range(self.num_envs)]
+            for i, its_infos in (worker.answer() or {}).items():
+                ended[worker.envs[i]] = its_infos
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i, (info, reset_info) in ended.items():
+            infos[i], self.reset_infos[i] = info, reset_info
         return self._arrays.obs.copy(), self._arrays.rewards.copy(), self._arrays.dones.copy(), infos
 
     def close(self) -> None:
@@ -208,6 +221,12 @@ class CarRacingVecEnv(VecEnv):
             worker.close()
         for worker in self._workers:
             worker.join()
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        if self.render_mode != "rgb_array":
+            warnings.warn(f"render_mode is {self.render_mode}; images need rgb_array", stacklevel=2)
+            return [None] * self.num_envs
+        return self.env_method("render")
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         return self._call("get_attr", indices, attr_name)
@@ -225,20 +244,31 @@ class CarRacingVecEnv(VecEnv):
         return [is_wrapped(self._envs[0], wrapper_class)] * len(list(self._get_indices(indices)))
 
     def _call(self, name: str, indices: VecEnvIndices, *args: Any) -> list[Any]:
-        chosen = list(self._get_indices(indices))
-        results = {i: ENV_CALLS[name](self._envs[i], *args) for i in chosen if i < len(self._envs)}
-        for worker in self._workers:
-            mine = [i for i in chosen if i in worker.envs]
-            if mine:
-                worker.request("call", ([worker.envs.index(i) for i in mine], name, args))
-                results.update(zip(mine, worker.answer(), strict=True))
+        """Ask something of some environments, of all workers at once.
+
+        Raises:
+            Exception: what an environment raised, wherever it is; the others have answered by then.
+        """
+        chosen = [range(self.num_envs)[i] for i in self._get_indices(indices)]
+        asked = [(worker, mine) for worker in self._workers if (mine := [i for i in chosen if i in worker.envs])]
+        for worker, mine in asked:
+            worker.request("call", ([worker.envs.index(i) for i in mine], name, args))
+        here = [i for i in chosen if i < len(self._envs)]
+        answers = [(here, call_envs([self._envs[i] for i in here], name, args))]
+        answers += [(mine, worker.answer()) for worker, mine in asked]
+        results: dict[int, Any] = {}
+        for mine, answer in answers:
+            if isinstance(answer, CallError):
+                raise answer.error
+            results.update(zip(mine, answer, strict=True))
         return [results[i] for i in chosen]
 
 
 def _python_path() -> str:
     """Where a worker finds this package first, also where it is not installed."""
-    others = os.environ.get("PYTHONPATH")
-    return str(PACKAGE_PARENT) if not others else os.pathsep.join((str(PACKAGE_PARENT), others))
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # Empty entries and "." are the current directory, which -P does not take off PYTHONPATH.
+    return os.pathsep.join([str(PACKAGE_PARENT), *(entry for entry in others if entry not in ("", "."))])
 
 
 def make_vec_env(
@@ -246,6 +276,7 @@ def make_vec_env(
     view: ViewConfig | None = None,
     rules: RulesConfig | None = None,
     n_workers: int | None = None,
+    render_mode: str | None = None,
 ) -> CarRacingVecEnv:
     """n environments, by default over all cores: this process and a worker for each other core, up to `MAX_WORKERS`.
 
@@ -253,4 +284,4 @@ def make_vec_env(
     """
     if n_workers is None:
         n_workers = min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS)
-    return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers)
+    return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers, render_mode)

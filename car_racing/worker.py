@@ -9,6 +9,7 @@ ended, errors.
 """
 
 import mmap
+import pickle
 import signal
 import sys
 import time
@@ -70,12 +71,13 @@ class EnvBatch:
             infos.append(info)
         return infos
 
-    def step(self, actions: NDArray[np.float32]) -> dict[int, dict[str, Any]]:
+    def step(self, actions: NDArray[np.float32]) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
         """One step everywhere, with actions (n, 3).
 
         Returns:
             For each environment whose episode ended, its last info, with Stable-Baselines3's `terminal_observation`
-            and `TimeLimit.truncated` (True where the value after the last step must still be bootstrapped).
+            and `TimeLimit.truncated` (True where the value after the last step must still be bootstrapped), and the
+            info of the reset that followed.
         """
         ended = {}
         for i, env in enumerate(self.envs):
@@ -84,8 +86,8 @@ class EnvBatch:
             if done:
                 info["terminal_observation"] = obs
                 info["TimeLimit.truncated"] = truncated and not terminated
-                ended[i] = info
-                obs, _ = env.reset()
+                obs, reset_info = env.reset()
+                ended[i] = info, reset_info
             self._obs[i], self._rewards[i], self._dones[i] = obs, reward, done
         return ended
 
@@ -139,6 +141,7 @@ class WorkerSetup:
     indices: range
     view: ViewConfig
     rules: RulesConfig | None
+    render_mode: str | None
 
 
 def _env_method(env: gym.Env, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -153,6 +156,21 @@ ENV_CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class CallError:
+    """An error that an environment raised in answer to one of `ENV_CALLS`, to be raised again in the parent."""
+
+    error: Exception
+
+
+def call_envs(envs: Sequence[gym.Env], name: str, args: tuple[Any, ...]) -> list[Any] | CallError:
+    """Ask something of each environment."""
+    try:
+        return [ENV_CALLS[name](env, *args) for env in envs]
+    except Exception as error:
+        return CallError(error)
+
+
 def serve(pipe: Connection, memory_fd: int) -> None:
     """Answer the parent's requests until it closes the pipe."""
     setup: WorkerSetup = pipe.recv()
@@ -160,7 +178,7 @@ def serve(pipe: Connection, memory_fd: int) -> None:
     memory = mmap.mmap(memory_fd, BatchArrays.size(setup.n_envs, setup.n_workers, shape))
     arrays = BatchArrays(memory, setup.n_envs, setup.n_workers, shape)
     signals = arrays.signals[setup.number]
-    envs = [make_env(setup.view, setup.rules) for _ in setup.indices]
+    envs = [make_env(setup.view, setup.rules, setup.render_mode) for _ in setup.indices]
     batch = arrays.batch(envs, setup.indices)
     actions = arrays.actions[setup.indices.start : setup.indices.stop]
     while True:
@@ -177,14 +195,22 @@ def serve(pipe: Connection, memory_fd: int) -> None:
                 answer = batch.reset(*data)
             else:
                 indices, name, args = data
-                answer = [ENV_CALLS[name](envs[i], *args) for i in indices]
+                answer = call_envs([envs[i] for i in indices], name, args)
         except Exception as error:  # whatever it is, the parent must be told instead of waiting for ever
             answer = error
+        message = None if answer is None else _pickled(answer)
         # The number first: a parent that waits for it does not read the pipe, and a long answer would not fit in.
-        signals[ANSWER_IN_PIPE] = answer is not None
+        signals[ANSWER_IN_PIPE] = message is not None
         signals[ANSWERED] += 1
-        if answer is not None:
-            pipe.send(answer)
+        if message is not None:
+            pipe.send_bytes(message)
+
+
+def _pickled(answer: Any) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except Exception as error:
+        return pickle.dumps(RuntimeError(f"the answer cannot be sent: {error}"))
 
 
 def _wait_for_request(pipe: Connection, signals: NDArray[np.int64]) -> None:
