@@ -17,7 +17,7 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from output_file import check_output_file, replacing
-from policies import load_policy, policy_only
+from policies import comments_of, load_policy, policy_only, recipe_of
 from process import check_writable_directory, python_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
@@ -44,9 +44,7 @@ class ExportOptions:
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
         if self.ending not in ("", ".zip", ".toml"):
-            raise SettingError(
-                f"--to {self.to}: nothing is known to be written to a {self.target.suffix}; name {TARGETS}"
-            )
+            raise SettingError(f"--to {self.to}: there is no export to {self.ending}; name {TARGETS}")
 
     @property
     def target(self) -> Path:
@@ -70,17 +68,23 @@ def export(options: ExportOptions) -> str:
     """
     assert options.checkpoint is not None
     target = options.target
-    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     if options.ending:
         check_output_file(target, "--to")
     else:
-        check_writable_directory(target.parent, "--to")
+        _check_new_directory(target)
     loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
     tell_passed_over(loaded)
+    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     try:
         return exporters[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
+
+
+def _check_new_directory(target: Path) -> None:
+    check_writable_directory(target.parent, "--to")
+    if target.exists():
+        raise SettingError(f"--to {target} is there already; name another directory")
 
 
 def _export_zip(loaded: Checkpoint, target: Path) -> str:
@@ -106,15 +110,13 @@ def _make_arguments(view: ViewConfig) -> str:
 
 
 def _export_recipe(loaded: Checkpoint, target: Path) -> str:
-    settings = recipe.from_checkpoint(loaded)
+    settings, comments = recipe_of(loaded), comments_of(loaded)
     with replacing(target) as new_path:
-        recipe.write(settings, new_path)
+        recipe.write(settings, new_path, comments)
     return f"Written: {target}. Train with these settings by --recipe {shlex.quote(str(target))}"
 
 
 def _export_policy(loaded: Checkpoint, target: Path) -> str:
-    if target.exists():
-        raise SettingError(f"--to {target} is there already; name another directory")
     # Without the Aim run, which belongs to the training that this checkpoint is no longer part of.
     checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
     script = shlex.quote(str(Path(sys.argv[0]).with_name("evaluate.py")))

@@ -62,7 +62,7 @@ def new_film(path: Path) -> Iterator[AddFrame]:
                 raise failure
         finally:
             ffmpeg.kill()
-            ffmpeg.wait()
+            ffmpeg.communicate()  # waits for its end and closes the pipes
 
 
 def _start_ffmpeg(output_options: list[str], output: Path) -> "subprocess.Popen[bytes]":

@@ -1,22 +1,32 @@
 """Load the policy of a checkpoint of any of this project's agents.
 
-A new agent needs one entry in `AGENTS`, and a module with the two functions of `AgentModule`.
+A new agent needs one entry in `AGENTS`, and a module with all that `AgentModule` names.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
 import torch
 
 import ppo
+import recipe
 import sac_drq
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError
+from recipe import Recipe
 from scoring import Actions, Policy
 
 
 class AgentModule(Protocol):
-    """What an agent's module offers for its checkpoints."""
+    """What an agent's module offers for its checkpoints.
+
+    Attributes:
+        CONFIG_CLASS: the dataclass of its settings.
+        TOTAL: the setting that says how many steps to train for.
+    """
+
+    CONFIG_CLASS: type
+    TOTAL: str
 
     def load_policy(
         self, checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
@@ -56,6 +66,21 @@ def policy_only(loaded: Checkpoint) -> Checkpoint:
         CheckpointError: if the checkpoint holds no policy of a known agent.
     """
     return replace(loaded, state=_agent_of(loaded).policy_state(loaded), arrays={})
+
+
+def recipe_of(loaded: Checkpoint) -> Recipe:
+    """The settings of the run that a checkpoint belongs to, as a recipe.
+
+    Raises:
+        CheckpointError: if the checkpoint does not say what they were.
+    """
+    agent = _agent_of(loaded)
+    return recipe.from_checkpoint(loaded, agent.CONFIG_CLASS, agent.TOTAL)
+
+
+def comments_of(loaded: Checkpoint) -> dict[str, str]:
+    """What each setting of a checkpoint's agent is, by its name."""
+    return {field.name: field.metadata["help"] for field in fields(_agent_of(loaded).CONFIG_CLASS)}
 
 
 def _agent_of(loaded: Checkpoint) -> AgentModule:

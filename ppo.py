@@ -100,6 +100,10 @@ class PPOConfig(GameConfig):
         return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
 
 
+CONFIG_CLASS: type = PPOConfig
+TOTAL = "total_timesteps"
+
+
 @dataclass(frozen=True)
 class AnnealedRate:
     """A learning rate that falls linearly with each iteration, from its start in the first to 0 after the last.

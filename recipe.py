@@ -25,7 +25,8 @@ from typing import Any
 
 import tomli_w
 
-from settings import SettingError
+from checkpoint import Checkpoint, CheckpointError
+from settings import SettingError, saved_settings
 
 RECIPES = Path(__file__).with_name("recipes")
 SUFFIX = ".toml"
@@ -101,8 +102,41 @@ def check_keys(recipe: Recipe, known: Collection[str], total: str) -> None:
         raise SettingError(f"--recipe {recipe.name}: its stages say how many steps there are; leave {total} out")
 
 
+def from_checkpoint(loaded: Checkpoint, config_class: type, total: str) -> Recipe:
+    """The settings of the run that a checkpoint belongs to, all of them, as a recipe.
+
+    Args:
+        loaded: the checkpoint.
+        config_class: the dataclass of its agent's settings.
+        total: the setting that says how many steps to train for.
+
+    Raises:
+        CheckpointError: if the checkpoint does not say what its run's settings were.
+    """
+    meta = loaded.meta
+    try:
+        configs = [saved_settings(config_class, saved) for saved in meta.get(STAGES, [meta["config"]])]
+        name, agent, intervals = str(meta["run_name"]), str(meta[AGENT]), dict(meta.get("intervals", {}))
+    except (SettingError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{loaded.path} does not hold its run's settings ({_first_line(error)})") from None
+    if len(configs) == 1:
+        return Recipe(name, agent, {**configs[0], **intervals})
+    first = configs[0]
+    common = {key for key in first if key != total and all(config[key] == first[key] for config in configs)}
+    stages = tuple(
+        {STEPS: config[total], **{key: config[key] for key in config if key != total and key not in common}}
+        for config in configs
+    )
+    return Recipe(name, agent, {**{key: first[key] for key in first if key in common}, **intervals}, stages)
+
+
 def write(recipe: Recipe, path: Path, comments: Mapping[str, str] | None = None) -> None:
     """Write a recipe to a file, each setting under a comment that says what it is.
+
+    Args:
+        recipe: the recipe.
+        path: the file.
+        comments: what each setting is, by its name.
 
     Raises:
         OSError: if the file cannot be written.

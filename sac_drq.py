@@ -1,17 +1,28 @@
-"""SAC + DrQ: soft actor-critic from pixels, its pictures shifted at random.
+"""SAC + DrQ: soft actor-critic from pixels, with randomly shifted observations.
 
 SAC: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018. DrQ: Kostrikov et al., "Image Augmentation
-Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. From top to bottom: the settings, the
-replay buffer, the random shift, the networks, the agent. The algorithm itself is `SACAgent.update`.
+Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. One update, `SACAgent.update`:
+
+    (s, a, r, s', d) ~ replay buffer                        r: sum of n rewards; d: gamma^n, or 0 where the game ended
+    s, s' = shift(s), shift(s')                             DrQ's augmentation
+    a' ~ pi(. | s')
+    y = r + d (min_i Q'_i(s', a') - alpha log pi(a' | s'))  the soft Bellman target
+    critic_loss = mean of (Q_1(s, a) - y)^2 + (Q_2(s, a) - y)^2
+    every actor_update_freq updates:
+        b = tanh(mu(s) + sigma(s) eps), eps ~ N(0, 1)       so that the gradient passes through the action
+        actor_loss = mean of alpha log pi(b | s) - min_i Q_i(s, b)
+        alpha_loss = alpha (mean of -log pi(b | s) - target_entropy)
+    every target_update_freq updates:
+        Q' = Q' + tau (Q - Q')
+    ema_policy = ema_policy + ema_tau (policy - ema_policy) the policy that is scored
 """
 
 import copy
 import math
 import warnings
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,17 +30,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from car_racing import Frame, ViewConfig
+from car_racing import Frame
+from car_racing.config import GameConfig, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from game_config import GameConfig, check_same_networks
-from scoring import Actions, Driver
-from settings import SettingError, as_saved, check_settings, setting, with_default
+from replay_buffer import Batch, ReplayBuffer, to_device
+from scoring import Actions, Policy
+from settings import SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "sac"
 ACTION_DIM = 3
 
-CRITIC_METRICS = ("critic_loss", "q1_mean", "q2_mean")
-ACTOR_METRICS = ("actor_loss", "alpha_loss", "entropy", "alpha")
 NETWORKS = ("critic", "critic_target", "actor")
 OPTIMIZERS = ("critic_optimizer", "actor_optimizer", "alpha_optimizer")
 
@@ -43,11 +53,11 @@ ENCODERS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 @dataclass(frozen=True)
 class SACConfig(GameConfig):
-    """SAC's settings
+    """SAC's settings.
 
-    A step is one decision, `action_repeat` frames of the game. No mixed precision: it cost an earlier version its
-    performance (a score of 861 fell to 209). Where nothing else is said, the agent's numbers are DrQ's; `n_step` is
-    DrQ-v2's; the falling rates, the running mean and the rules of the game are what its best drivers learnt with.
+    A step is one decision, `action_repeat` frames of the game. The defaults are DrQ's, with these exceptions: `n_step`
+    is DrQ-v2's, and `anneal_lr`, `ema_tau` and the rules of the game are those of the best policies so far. There is no
+    mixed precision, because with it an earlier version's score fell from 861 to 209.
 
     Raises:
         SettingError: if a setting is out of its range, or two do not go together.
@@ -55,44 +65,35 @@ class SACConfig(GameConfig):
 
     total_steps: int = setting(1_000_000, "steps to train for", minimum=1, may_change=True)
     start_from: str | None = setting(
-        None, "begin with the networks of this checkpoint, whatever game it learnt in, instead of untrained ones"
+        None, "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ"
     )
-    seed: int = setting(
-        1, "seed of the networks, the actions, the batches and the training tracks", minimum=0, maximum=2**32 - 1
-    )
-    replay_size: int = setting(30_000, "transitions that the replay buffer keeps, 7.5 kB each", minimum=1)
+    seed: int = setting(1, "seed of networks, actions, batches and training tracks", minimum=0, maximum=2**32 - 1)
+    replay_size: int = setting(30_000, "transitions that the replay buffer keeps, one frame of memory each", minimum=1)
     batch_size: int = setting(128, "transitions in an update", minimum=1)
-    learning_starts: int = setting(
-        1_000, "steps before the first update, of random actions or, with --start-from, of the driver's", minimum=1
-    )
-    updates_per_step: int = setting(1, "updates at a time", minimum=1)
-    train_freq: int = setting(
-        1,
-        "steps from one time of updating to the next; more of them where driving is cheap beside an update",
-        minimum=1,
-    )
-    learning_rate: float = setting(1e-3, "Adam's step size for encoder, critic and actor", above=0.0)
-    alpha_learning_rate: float = setting(1e-3, "Adam's step size for the temperature alpha", above=0.0)
-    falling_rates: bool = setting(True, "keep Adam's step sizes as they are; else they fall linearly, to 0 at the end")
-    gamma: float = setting(0.99, "discount a step", minimum=0.0, maximum=1.0)
-    n_step: int = setting(3, "steps whose rewards are summed before the critic is asked for the rest", minimum=1)
-    tau: float = setting(0.01, "share of the critic that the target critic takes on at a time", above=0.0, maximum=1.0)
+    learning_starts: int = setting(1_000, "steps before the first update, random without --start-from", minimum=1)
+    updates_per_step: int = setting(1, "updates made in a row, every --train-freq steps", minimum=1)
+    train_freq: int = setting(1, "steps between updates; more pay where a step is cheap beside an update", minimum=1)
+    learning_rate: float = setting(1e-3, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
+    alpha_learning_rate: float = setting(1e-3, "Adam's step size at the start, for the temperature alpha", above=0.0)
+    anneal_lr: bool = setting(True, "anneal both step sizes linearly to 0 over the training", formerly="falling_rates")
+    gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
+    n_step: int = setting(3, "steps whose rewards are summed before the target critic values the rest", minimum=1)
+    tau: float = setting(0.01, "fraction by which the target critic moves to the critic", above=0.0, maximum=1.0)
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
-    averaging_tau: float = setting(
+    ema_tau: float = setting(
         5e-4,
-        "share of encoder and actor that their running mean, which is scored in their place, takes on at an update, "
-        "more at first; 1 averages nothing",
+        "fraction by which the averaged policy, which is scored, moves to the latest at an update; 1 averages nothing",
         above=0.0,
         maximum=1.0,
+        formerly="averaging_tau",
     )
     actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1)
     init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0)
     target_entropy: float = setting(-float(ACTION_DIM), "entropy that the temperature steers to, in nats")
-    pad: int = setting(4, "pixels by which a picture may be shifted each way; 0 shifts none", minimum=0, maximum=40)
+    pad: int = setting(4, "pixels by which an observation is shifted at most, each way", minimum=0, maximum=40)
     encoder: EncoderName = setting(
         "drq",
-        "the convolutions: DrQ's four of 3x3, or a light pair with large strides, a tenth of the work, for training "
-        "without a GPU",
+        "the convolutions: DrQ's four of 3x3, or two with large strides, a tenth of the work, to train without a GPU",
         choices=tuple(ENCODERS),
     )
     feature_dim: int = setting(50, "size of the features that the encoder gives to actor and critic", minimum=1)
@@ -104,298 +105,34 @@ class SACConfig(GameConfig):
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
-    grayscale: bool = setting(True, "see in colour; the replay buffer takes three times the memory")
-    # The rules that SAC's best drivers learnt under; PPO does without the first two.
-    brake_dead_zone: bool = setting(True, "let all of the brake's action brake, also its lower half")
-    max_tiles_back: int = with_default(GameConfig, "max_tiles_back", 10)
-    missed_tile_charge: float = with_default(GameConfig, "missed_tile_charge", 20.0)
-    lost_starts: float = with_default(GameConfig, "lost_starts", 0.2)
-    mirrored_tracks: float = with_default(GameConfig, "mirrored_tracks", 0.3)
+    brake_dead_zone: bool = with_default(GameConfig, "brake_dead_zone", True)
+    max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
+    missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
+    lost_start_prob: float = with_default(GameConfig, "lost_start_prob", 0.2)
+    mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.3)
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.log_std_min >= self.log_std_max:
             raise SettingError(
                 f"--log-std-min {self.log_std_min} must be below --log-std-max {self.log_std_max}; give a smaller one"
             )
         if self.n_step > self.learning_starts:
             raise SettingError(
-                f"--n-step {self.n_step} must be at most --learning-starts {self.learning_starts}, for the replay "
-                "buffer not to be empty at the first update; give more of those"
+                f"--n-step {self.n_step} must be at most --learning-starts {self.learning_starts}, so that the first "
+                "update finds a transition; give more of those"
             )
 
 
-class Batch(NamedTuple):
-    """Transitions drawn from the replay buffer, on the device that the agent learns on.
-
-    Attributes:
-        obs: uint8 (batch, channels, height, width).
-        actions: float32 (batch, action_dim), in [-1, 1].
-        rewards: float32 (batch, 1), of the next `n_step` steps, or of fewer at an episode's end: their discounted sum.
-        next_obs: as `obs`, with which it may overlap in memory: what was seen after those steps.
-        discounts: float32 (batch, 1), what a point from there on counts: `gamma` to the power of those steps, and 0
-            where the game ended. A time limit does not end the game.
-    """
-
-    obs: torch.Tensor
-    actions: torch.Tensor
-    rewards: torch.Tensor
-    next_obs: torch.Tensor
-    discounts: torch.Tensor
-
-
-class PendingStep(NamedTuple):
-    """A step whose next `n_step` rewards are not all known yet: its observation's numbers, its action, its reward."""
-
-    stack: torch.Tensor
-    action: torch.Tensor
-    reward: float
-
-
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on `device`. To a GPU it goes through pinned memory, so that nobody waits for it to arrive."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-class ReplayBuffer:
-    """The newest `capacity` transitions of one environment, every frame stored once.
-
-    An observation is a stack of frames, of which all but the newest are in the observation before it, too. So a
-    transition is stored as the *numbers* of its frames, those of the one stack and those of the other, and the stacks
-    are gathered when it is drawn. At an episode's start the numbers repeat, as the frames of the stack do; so no stack
-    ever reaches across an episode's start, a reset or the seam of the ring that the frames lie in.
-
-    30,000 transitions of 84x84 grey frames take 226 MB, where whole observations would take 1.7 GB.
-
-    A transition spans `n_step` steps (Sutton & Barto, "Reinforcement Learning", 2018, chapter 7), and fewer where the
-    episode ends before. The actions after the first of them were an earlier policy's, for which nothing is corrected,
-    as in DrQ-v2 (Yarats et al., 2021), and their entropy is left out of the return.
-
-    Args:
-        capacity: transitions to keep.
-        obs_shape: (channels, height, width) of an observation.
-        frame_stack: frames in an observation; divides its channels.
-        action_dim: numbers in an action.
-        n_step: steps that a transition spans.
-        gamma: discount a step.
-        device: where batches are wanted.
-        frames_device: where the frames lie; on the GPU, no picture crosses the bus twice.
-    """
-
-    def __init__(
-        self,
-        capacity: int,
-        obs_shape: tuple[int, int, int],
-        frame_stack: int,
-        action_dim: int,
-        n_step: int,
-        gamma: float,
-        device: torch.device,
-        frames_device: torch.device,
-    ) -> None:
-        channels, height, width = obs_shape
-        self.capacity = capacity
-        self.n_step = n_step
-        self.gamma = gamma
-        self.device = device
-        self.size = 0
-        self._position = 0
-        self._channels = channels // frame_stack
-        ring = (self.ring_length(capacity, frame_stack, n_step), self._channels, height, width)
-        self._frames = torch.zeros(ring, dtype=torch.uint8, device=frames_device)
-        self._n_frames = 0  # ever stored: the next frame's number; frame n lies in the ring at n % its length
-        self._obs: Frame = np.zeros(obs_shape, np.uint8)
-        self._stack = torch.zeros(frame_stack, dtype=torch.int64)  # the numbers of the current observation's frames
-        self._numbers = torch.zeros((capacity, 2 * frame_stack), dtype=torch.int64)
-        self._actions = torch.zeros((capacity, action_dim))
-        self._rewards = torch.zeros((capacity, 1))
-        self._discounts = torch.zeros((capacity, 1))
-        self._pending: deque[PendingStep] = deque()  # the newest steps, oldest first, fewer than `n_step`
-
-    @staticmethod
-    def ring_length(capacity: int, frame_stack: int, n_step: int) -> int:
-        """Frames to make room for at first: an episode of T transitions has T + 1, and `_make_room` sees to very short
-        ones. The last frames belong to steps that are no transitions yet."""
-        return capacity + capacity // 16 + frame_stack + n_step
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the buffer holds."""
-        return sum(tensor.nbytes for tensor in vars(self).values() if isinstance(tensor, torch.Tensor))
-
-    def start_episode(self, obs: Frame) -> None:
-        """The observation, uint8 (channels, height, width), that a reset returned."""
-        while self._pending:  # a time limit cut the episode before: what it last saw is worth what the critic says
-            self._complete_oldest(self._stack, terminated=False)
-        self._stack = self._store_all(obs)
-        self._obs = obs.copy()
-
-    def add(self, action: NDArray[np.float32], reward: float, next_obs: Frame, terminated: bool) -> None:
-        """One step from the current observation to `next_obs`.
-
-        Args:
-            action: (action_dim,), in [-1, 1].
-            reward: of the whole step.
-            next_obs: uint8 (channels, height, width), also where the episode ends with it. Usually its newest frame
-                alone is new; but a lap on an endless road ends with the view from another place (`TrainingOptions`).
-            terminated: whether the game ended. A time limit is no end.
-        """
-        if np.array_equal(next_obs[: -self._channels], self._obs[self._channels :]):
-            newest = self._store(next_obs[-self._channels :])
-            next_stack = torch.cat([self._stack[1:], torch.tensor([newest])])
-        else:
-            next_stack = self._store_all(next_obs)
-        self._pending.append(PendingStep(self._stack, torch.tensor(action), reward))
-        while self._pending and (terminated or len(self._pending) == self.n_step):
-            self._complete_oldest(next_stack, terminated)
-        self._stack, self._obs = next_stack, next_obs.copy()
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """A batch drawn evenly, with replacement.
-
-        Raises:
-            ValueError: if the buffer is empty.
-        """
-        if self.size == 0:
-            raise ValueError("the replay buffer is empty")
-        return self.gather(torch.randint(self.size, (batch_size,), generator=generator))
-
-    def gather(self, indices: torch.Tensor) -> Batch:
-        """The transitions at `indices`, int64 (batch,), each in [0, size)."""
-        n_stacked = len(self._stack)
-        numbers = self._numbers[indices]
-        before, after = numbers[:, :n_stacked], numbers[:, n_stacked:]
-        # Nearly always the game goes on from stack to stack: frames that both of them hold are fetched once.
-        n_shared = max(n_stacked - self.n_step, 0)
-        frames = self._fetch(torch.cat([before, after[:, n_shared:]], dim=1))
-        n_channels = n_stacked * self._channels
-        next_obs = frames[:, -n_channels:]
-        elsewhere = (before[:, n_stacked - n_shared :] != after[:, :n_shared]).any(dim=1).nonzero()[:, 0]
-        if len(elsewhere):
-            next_obs = next_obs.clone()
-            next_obs[send(elsewhere, self.device)] = self._fetch(after[elsewhere])
-        return Batch(
-            obs=frames[:, :n_channels],
-            actions=send(self._actions[indices], self.device),
-            rewards=send(self._rewards[indices], self.device),
-            next_obs=next_obs,
-            discounts=send(self._discounts[indices], self.device),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that is stored, for `load_state_dict`; the tensors are the buffer's own, not copies."""
-        return {
-            "frames": self._frames[: self._n_frames],
-            "capacity": self.capacity,
-            "n_slots": len(self._frames),
-            "n_frames": self._n_frames,
-            "stack": self._stack,
-            "size": self.size,
-            "position": self._position,
-            "numbers": self._numbers[: self.size],
-            "actions": self._actions[: self.size],
-            "rewards": self._rewards[: self.size],
-            "discounts": self._discounts[: self.size],
-            "pending": [tuple(step) for step in self._pending],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring a buffer of the same capacity to where `state_dict` was called.
-
-        Raises:
-            AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError: if the state is another's.
-        """
-        if state["capacity"] != self.capacity:
-            raise ValueError(f"a replay buffer of {state['capacity']} transitions is not one of {self.capacity}")
-        # Frame n lies at n modulo the ring's length, so the ring must be as long as it was.
-        n_slots, n_frames, size, position = (state[key] for key in ("n_slots", "n_frames", "size", "position"))
-        numbers, stack = state["numbers"], state["stack"]
-        pending = self._loaded_pending(state["pending"])
-        if not (0 <= position < self.capacity and 0 <= size <= self.capacity and len(state["frames"]) <= n_slots):
-            raise ValueError("the replay buffer's counts do not fit together")
-        if stack.shape != self._stack.shape:
-            raise ValueError("the replay buffer's current stack is another's")
-        stacks = torch.stack([*(step.stack for step in pending), stack])
-        if (stacks[1:] < stacks[:-1]).any() or not 0 <= int(stacks.min()) <= int(stacks.max()) < n_frames:
-            raise ValueError("the replay buffer's current stacks are in disorder, or lie outside its frames")
-        if size and min(int(numbers.min()), n_frames - 1 - int(numbers.max())) < 0:
-            raise ValueError("the replay buffer's transitions lie outside its frames")
-        frames = self._frames.new_zeros((n_slots, *self._frames.shape[1:]))
-        frames[: len(state["frames"])] = state["frames"]
-        for name in ("numbers", "actions", "rewards", "discounts"):
-            getattr(self, f"_{name}")[:size] = state[name]
-        self._frames, self._stack = frames, stack.clone()
-        self._obs = frames[(stack % n_slots).to(frames.device)].flatten(0, 1).cpu().numpy()
-        self._pending, self.size, self._position, self._n_frames = pending, size, position, n_frames
-
-    def _loaded_pending(self, saved: list[tuple[torch.Tensor, torch.Tensor, float]]) -> deque[PendingStep]:
-        """Pending steps of a saved state, copied into what they are here."""
-        if len(saved) >= self.n_step:
-            raise ValueError(f"{len(saved)} pending steps of the replay buffer are too many for {self.n_step}")
-        pending: deque[PendingStep] = deque()
-        for stack, action, reward in saved:
-            if stack.shape != self._stack.shape or action.shape != self._actions.shape[1:]:
-                raise ValueError("a pending step of the replay buffer is another's")
-            own_stack, own_action = torch.zeros_like(self._stack), torch.zeros_like(self._actions[0])
-            pending.append(PendingStep(own_stack.copy_(stack), own_action.copy_(action), float(reward)))
-        return pending
-
-    def _complete_oldest(self, next_stack: torch.Tensor, terminated: bool) -> None:
-        """Store the oldest pending step, after which the rewards up to `next_stack` came."""
-        rewards = [step.reward for step in self._pending]
-        stack, action, _ = self._pending.popleft()
-        self._numbers[self._position] = torch.cat([stack, next_stack])
-        self._actions[self._position] = action
-        self._rewards[self._position] = sum(self.gamma**k * reward for k, reward in enumerate(rewards))
-        self._discounts[self._position] = 0.0 if terminated else self.gamma ** len(rewards)
-        self._position = (self._position + 1) % self.capacity
-        self.size = min(self.size + 1, self.capacity)
-
-    def _fetch(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The frames of these numbers, int64 (n, m): stacks (n, m * channels, height, width) on the agent's device."""
-        slots = numbers % len(self._frames)
-        return send(self._frames[send(slots, self._frames.device)].flatten(1, 2), self.device)
-
-    def _store_all(self, obs: Frame) -> torch.Tensor:
-        """Store an observation that follows from none; its frames' numbers, int64 (frame_stack,)."""
-        frames = obs.reshape(len(self._stack), self._channels, *obs.shape[1:])
-        numbers: list[int] = []
-        for i, frame in enumerate(frames):
-            is_same = i > 0 and np.array_equal(frame, frames[i - 1])
-            numbers.append(numbers[-1] if is_same else self._store(frame))
-        return torch.tensor(numbers)
-
-    def _store(self, frame: Frame) -> int:
-        self._make_room()
-        self._frames[self._n_frames % len(self._frames)] = torch.from_numpy(np.ascontiguousarray(frame))
-        self._n_frames += 1
-        return self._n_frames - 1
-
-    def _make_room(self) -> None:
-        """Grow the ring by half where the next frame would overwrite one that is still in use.
-
-        That takes very short episodes: each stores the frames of its first stack, and of a last one that does not
-        follow from the one before.
-        """
-        oldest = int(self._pending[0].stack[0] if self._pending else self._stack[0])
-        if self.size:
-            oldest = min(oldest, int(self._numbers[self._position if self.size == self.capacity else 0, 0]))
-        length = len(self._frames)
-        if self._n_frames - oldest < length:
-            return
-        grown = self._frames.new_zeros((length + length // 2 + 1, *self._frames.shape[1:]))
-        numbers = torch.arange(oldest, self._n_frames, device=grown.device)
-        grown[numbers % len(grown)] = self._frames[numbers % length]
-        self._frames = grown
+CONFIG_CLASS: type = SACConfig
+TOTAL = "total_steps"
 
 
 def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Tensor:
-    """Shift each picture by a few pixels, its border pixels repeated outwards (DrQ's augmentation).
+    """Shift each observation by a few pixels, with its border pixels repeated outwards (DrQ's augmentation).
 
     Args:
-        obs: (batch, channels, height, width); all channels of a picture move together.
+        obs: (batch, channels, height, width); all channels of an observation move together.
         offsets: int64 (batch, 2), rows and columns, in [0, 2 * pad]; `pad` is no shift.
         pad: pixels repeated on each side.
 
@@ -410,17 +147,14 @@ def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Te
     padded[:, :, pad + height :] = padded[:, :, pad + height - 1 : pad + height]
     padded[..., :pad] = padded[..., pad : pad + 1]
     padded[..., pad + width :] = padded[..., pad + width - 1 : pad + width]
-    # Every position of the window is a view, so that picking one for each picture is a single gather.
+    # Every position of the window is a view, so that picking one for each observation is a single gather.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     shifted = windows[torch.arange(batch, device=obs.device), :, offsets[:, 0], offsets[:, 1]]
     return shifted.contiguous(memory_format=torch.channels_last)
 
 
-def scaled(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Pixels, uint8 (batch, channels, height, width), as an encoder takes them: in [-0.5, 0.5].
-
-    They lie channels last in memory, on which convolutions are faster.
-    """
+def normalize_pixels(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Pixels, uint8 (batch, channels, height, width), in [-0.5, 0.5], channels last in memory for fast convolutions."""
     return obs.to(dtype, memory_format=torch.channels_last, copy=True).mul_(1.0 / 255.0).sub_(0.5)
 
 
@@ -470,7 +204,7 @@ class Encoder(nn.Module):
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        """Features (batch, feature_dim), in (-1, 1), of `scaled` pixels (batch, channels, height, width)."""
+        """Features (batch, feature_dim), in (-1, 1), of normalized pixels (batch, channels, height, width)."""
         # Flattened as it lies in memory, channels last, no number has to move.
         hidden = self.convolutions(obs).permute(0, 2, 3, 1).flatten(1)
         return torch.tanh(self.norm(self.linear(hidden)))
@@ -487,15 +221,9 @@ class Critic(nn.Module):
         self.q1.apply(init_weights)
         self.q2.apply(init_weights)
 
-    def forward(
-        self, obs: torch.Tensor, actions: torch.Tensor, detach_encoder: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both Q-values, (batch, 1) each, of `scaled` pixels and actions.
-
-        `detach_encoder` keeps gradients from the encoder.
-        """
-        features = self.encoder(obs)
-        return self.q_values(features.detach() if detach_encoder else features, actions)
+    def forward(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both Q-values, (batch, 1) each, of normalized pixels and actions."""
+        return self.q_values(self.encoder(obs), actions)
 
     def q_values(self, features: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both Q-values, (batch, 1) each, of encoded observations and actions."""
@@ -533,12 +261,8 @@ class Actor(nn.Module):
         return torch.tanh(u), log_prob.sum(dim=1, keepdim=True)
 
 
-class Policy(nn.Module):
-    """All that drives: an encoder and an actor.
-
-    Args:
-        encoder, actor: the networks to begin with; they are copied.
-    """
+class PolicyNetworks(nn.Module):
+    """Copies of an encoder and an actor: all that acting takes. They are not trained."""
 
     def __init__(self, encoder: Encoder, actor: Actor) -> None:
         super().__init__()
@@ -547,14 +271,295 @@ class Policy(nn.Module):
         self.requires_grad_(False)
 
 
-class CudaGraph:
-    """A function of tensors that returns nothing, recorded once as a CUDA graph: one launch where there were hundreds.
+class SACAgent:
+    """Soft actor-critic on randomly shifted observations.
 
-    What it changes (parameters, optimisers, sums) it must change in place. The first calls run it as it is, on a stream
-    of their own as CUDA asks for, so that everything it allocates once is there when it is recorded.
+    All randomness is drawn on the CPU from one generator. So an update is a plain function of parameters, batch and
+    draws, and the same on every device. Making an agent seeds torch's global generator, from which its first weights
+    are drawn, and on a GPU allows TF32 in matrix products.
 
     Args:
-        function: what to record; its tensors must keep their shapes from call to call.
+        config: the settings.
+        device: where to learn.
+        dtype: of parameters and arithmetic.
+
+    Attributes:
+        n_updates: updates made so far.
+        ema_policy: the exponential moving average of encoder and actor; None if the latest ones are scored.
+    """
+
+    def __init__(self, config: SACConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.config = config
+        self.device = device
+        self.dtype = dtype
+        self.n_updates = 0
+        self._is_recorded = config.compile and device.type == "cuda"
+        self.generator = torch.Generator().manual_seed(config.seed)
+        torch.manual_seed(config.seed)
+        if device.type == "cuda":
+            # PyTorch has TF32 in convolutions anyway. It is not mixed precision: numbers are stored as float32.
+            torch.set_float32_matmul_precision("high")
+        obs_shape = config.view.obs_shape
+        self.critic = Critic(obs_shape, config).to(device, dtype)
+        self.critic_target = Critic(obs_shape, config).to(device, dtype)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.actor = Actor(config).to(device, dtype)
+        self.ema_policy = None if config.ema_tau == 1.0 else PolicyNetworks(self.critic.encoder, self.actor)
+        # Adam moves log(alpha), so alpha stays positive.
+        self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
+
+        self.critic_optimizer = self._adam(self.critic.parameters(), config.learning_rate)
+        self.actor_optimizer = self._adam(self.actor.parameters(), config.learning_rate)
+        self.alpha_optimizer = self._adam([self.log_alpha], config.alpha_learning_rate)
+        self._critic_metrics = MetricSums(("critic_loss", "q1_mean", "q2_mean"), device, dtype)
+        self._actor_metrics = MetricSums(("actor_loss", "alpha_loss", "entropy", "alpha"), device, dtype)
+        if config.compile:
+            self._compile()
+
+    @property
+    def alpha(self) -> torch.Tensor:
+        """The temperature: how many points of reward a nat of entropy is worth."""
+        return self.log_alpha.exp()
+
+    def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
+        """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
+        with torch.no_grad():
+            encoder, actor = self.critic.encoder, self.actor
+            if deterministic and self.ema_policy is not None:
+                encoder, actor = self.ema_policy.encoder, self.ema_policy.actor
+            features = encoder(normalize_pixels(torch.from_numpy(obs[None]).to(self.device), self.dtype))
+            if deterministic:
+                action = torch.tanh(actor(features)[0])
+            else:
+                action, _ = actor.sample(features, self._noise(1))
+        return action[0].cpu().numpy().astype(np.float32)
+
+    def update(self, replay: ReplayBuffer) -> None:
+        """One update of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
+        config = self.config
+        batch = replay.sample(config.batch_size, self.generator)
+        # Critic and actor see the same shifted pixels, so these are normalized once for both.
+        batch = batch._replace(obs=self._augmented(batch.obs), next_obs=self._augmented(batch.next_obs))
+        noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
+        self.n_updates += 1
+
+        self.update_critic(batch, next_noise)
+        if self.n_updates % config.actor_update_freq == 0:
+            self.update_actor_and_alpha(batch.obs, noise)
+        if self.n_updates % config.target_update_freq == 0:
+            self.update_critic_target()
+        if self.ema_policy is not None:
+            self.update_ema_policy()
+
+    def update_critic(self, batch: Batch, next_noise: torch.Tensor) -> None:
+        """Fit both Q-functions, and with them the encoder, to the soft Bellman target.
+
+        Args:
+            batch: transitions whose observations are normalized.
+            next_noise: standard normal (batch, action_dim), for the actions after `next_obs`.
+        """
+        loss, q1, q2 = self._critic_loss(batch, next_noise)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        self._critic_metrics.add(critic_loss=loss, q1_mean=q1.detach().mean(), q2_mean=q2.detach().mean())
+
+    def _critic_loss(self, batch: Batch, next_noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # y = r + d (min_i Q'_i(s', a') - alpha log pi(a' | s')), with a' ~ pi(. | s').
+        # The smaller of two Qs, since a single one overestimates the actions that its own errors favour. With n-step
+        # returns, the entropy of the last action alone counts.
+        with torch.no_grad():
+            # The actor always reads the trained critic's encoder; the target's has features that it does not know.
+            next_actions, next_log_prob = self.actor.sample(self.critic.encoder(batch.next_obs), next_noise)
+            target_v = torch.min(*self.critic_target(batch.next_obs, next_actions)) - self.alpha * next_log_prob
+            target_q = batch.rewards + batch.discounts * target_v
+        # J(Q) = E[(Q_1(s, a) - y)^2 + (Q_2(s, a) - y)^2]
+        q1, q2 = self.critic(batch.obs, batch.actions)
+        return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
+
+    def update_actor_and_alpha(self, obs: torch.Tensor, noise: torch.Tensor) -> None:
+        """Move the actor towards what the critic values, and the temperature so that entropy nears its target.
+
+        Args:
+            obs: normalized observations (batch, channels, height, width).
+            noise: standard normal (batch, action_dim), for the actor's actions.
+        """
+        # The critic's step has just changed the encoder, so its features are computed anew. The actor's loss does not
+        # train the encoder (DrQ), so one encoding without gradients serves both actor and critic.
+        with torch.no_grad():
+            features = self.critic.encoder(obs)
+        loss, log_prob = self._actor_loss(features, noise)
+        self.actor_optimizer.zero_grad()
+        # The gradient passes through the Qs, but only the actor is to keep one.
+        loss.backward(inputs=list(self.actor.parameters()))
+        self.actor_optimizer.step()
+
+        # J(alpha) = alpha (H - H_target), with H = E[-log pi(a | s)]: alpha falls where entropy is above its target.
+        entropy = -log_prob.detach().mean()
+        alpha_loss = self.alpha * (entropy - self.config.target_entropy)
+        self.alpha_optimizer.zero_grad()
+        alpha_loss.backward()
+        self.alpha_optimizer.step()
+        self._actor_metrics.add(actor_loss=loss, alpha_loss=alpha_loss, entropy=entropy, alpha=self.alpha)
+
+    def _actor_loss(self, features: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # J(pi) = E[alpha log pi(a | s) - min_i Q_i(s, a)], with a = tanh(mu(s) + sigma(s) eps): the reparametrised
+        # action is a function of the actor's outputs, so the gradient of Q with respect to it reaches the actor.
+        actions, log_prob = self.actor.sample(features, noise)
+        q = torch.min(*self.critic.q_values(features, actions))
+        return (self.alpha.detach() * log_prob - q).mean(), log_prob
+
+    def update_critic_target(self) -> None:
+        """Move the target critic slowly to the critic: theta' <- theta' + tau (theta - theta')."""
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
+
+    def update_ema_policy(self) -> None:
+        """Move the exponential moving average to the latest encoder and actor.
+
+        Each of those is as noisy as its latest batches (Nikishin et al., "Improving Stability in Deep Reinforcement
+        Learning with Weight Averaging", 2018). The average has no influence on what is trained.
+        """
+        assert self.ema_policy is not None
+        # At first the average spans about the last tenth of all updates, so that untrained parameters soon leave it.
+        tau = min(max(self.config.ema_tau, 10.0 / self.n_updates), 1.0)
+        latest: list[torch.Tensor] = [*self.critic.encoder.parameters(), *self.actor.parameters()]
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema_policy.parameters()), latest, tau)
+
+    def _augmented(self, obs: torch.Tensor) -> torch.Tensor:
+        """Pixels, uint8 (batch, channels, height, width), randomly shifted and normalized."""
+        pad = self.config.pad
+        offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
+        return normalize_pixels(random_shift(obs, to_device(offsets, self.device), pad), self.dtype)
+
+    def _noise(self, n: int) -> torch.Tensor:
+        return to_device(torch.randn((n, ACTION_DIM), generator=self.generator).to(self.dtype), self.device)
+
+    def random_action(self) -> NDArray[np.float32]:
+        """An action, float32 (action_dim,), drawn evenly from [-1, 1]."""
+        return (2.0 * torch.rand(ACTION_DIM, generator=self.generator) - 1.0).numpy()
+
+    def start_from(self, other: "SACAgent") -> None:
+        """Start from the networks of another agent of the same kind; temperature and optimisers start anew.
+
+        The networks are its latest, not their average, because its critic knows the features of the latest encoder.
+        """
+        self.critic.load_state_dict(other.critic.state_dict())
+        self.critic_target.load_state_dict(other.critic.state_dict())
+        self.actor.load_state_dict(other.actor.state_dict())
+        if self.ema_policy is not None:
+            self.ema_policy = PolicyNetworks(self.critic.encoder, self.actor)
+
+    def set_lr_scale(self, scale: float) -> None:
+        """Set Adam's step sizes to `scale` times those of the settings."""
+        config = self.config
+        rates = (config.learning_rate, config.learning_rate, config.alpha_learning_rate)
+        for name, rate in zip(OPTIMIZERS, rates, strict=True):
+            for group in getattr(self, name).param_groups:
+                if self._is_recorded:
+                    group["lr"].fill_(scale * rate)
+                else:
+                    group["lr"] = scale * rate
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Means over the updates since the last call, by name; empty where there was none. Waits for the GPU."""
+        return self._critic_metrics.pop() | self._actor_metrics.pop()
+
+    def is_finite(self) -> bool:
+        """Whether every loss since the last `pop_metrics` and every parameter is a finite number. Waits for the GPU."""
+        parameters = [parameter for network in self._networks.values() for parameter in network.parameters()]
+        tensors = [*parameters, self.log_alpha, self._critic_metrics.sums, self._actor_metrics.sums]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, for `load_state_dict`; the tensors are the agent's own."""
+        return {
+            **{name: network.state_dict() for name, network in self._networks.items()},
+            **{name: getattr(self, name).state_dict() for name in OPTIMIZERS},
+            "log_alpha": self.log_alpha.detach(),
+            "n_updates": self.n_updates,
+            "generator": self.generator.get_state(),
+            "critic_sums": self._critic_metrics.sums,
+            "actor_sums": self._actor_metrics.sums,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring an agent of the same settings to where `state_dict` was called, by an older version too.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
+        """
+        state = with_current_names(state)
+        for name, network in self._networks.items():
+            network.load_state_dict(state[name])
+        for name in OPTIMIZERS:
+            optimizer: torch.optim.Adam = getattr(self, name)
+            optimizer.load_state_dict(state[name])
+            for group in optimizer.param_groups:
+                # The checkpoint may have been saved with another --compile or on another device.
+                group["capturable"] = self._is_recorded
+                group["lr"] = self._rate(float(group["lr"]))
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self.n_updates = state["n_updates"]
+        self.generator.set_state(state["generator"])
+        self._critic_metrics.sums.copy_(state["critic_sums"])
+        self._actor_metrics.sums.copy_(state["actor_sums"])
+
+    @property
+    def saved_networks(self) -> dict[str, nn.Module]:
+        """The networks that acting, or starting another training from here, takes, by name."""
+        return {name: network for name, network in self._networks.items() if name != "critic_target"}
+
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        names = NETWORKS if self.ema_policy is None else (*NETWORKS, "ema_policy")
+        return {name: getattr(self, name) for name in names}
+
+    def _adam(self, parameters: Any, learning_rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, self._rate(learning_rate), fused=True, capturable=self._is_recorded)
+
+    def _rate(self, learning_rate: float) -> float | torch.Tensor:
+        """A step size for Adam. A CUDA graph would record a number for good, but it reads a tensor at each replay."""
+        return torch.tensor(learning_rate, device=self.device) if self._is_recorded else learning_rate
+
+    def _compile(self) -> None:
+        self._critic_loss = torch.compile(self._critic_loss)  # type: ignore[method-assign]
+        self._actor_loss = torch.compile(self._actor_loss)  # type: ignore[method-assign]
+        if self._is_recorded:
+            update_critic = self.update_critic
+            graph = CudaGraph(lambda *tensors: update_critic(Batch(*tensors[:-1]), tensors[-1]))
+            self.update_critic = lambda batch, next_noise: graph(*batch, next_noise)  # type: ignore[method-assign]
+            self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
+            self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
+
+
+class MetricSums:
+    """Metrics that are summed on the device, so that no update waits for a GPU; the last of `sums` counts updates."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
+        self.names = names
+        self.sums = torch.zeros(len(names) + 1, device=device, dtype=dtype)
+        self._one = torch.ones((), device=device, dtype=dtype)
+
+    def add(self, **metrics: torch.Tensor) -> None:
+        """Add an update's metrics, one scalar for each name."""
+        self.sums += torch.stack([*(metrics[name].detach() for name in self.names), self._one])
+
+    def pop(self) -> dict[str, float]:
+        """The means since the last call, by name; empty where nothing was added. Waits for the GPU."""
+        *totals, n_updates = self.sums.tolist()
+        self.sums.zero_()
+        return {name: total / n_updates for name, total in zip(self.names, totals, strict=True) if n_updates}
+
+
+class CudaGraph:
+    """A function of tensors that returns nothing, recorded as a CUDA graph: one launch where there were hundreds.
+
+    It must change parameters, optimisers and sums in place, and its inputs must keep their shapes. CUDA asks for a few
+    calls without recording first, on a stream of their own, in which everything is allocated that is allocated once.
     """
 
     N_WARM_UPS = 3
@@ -583,281 +588,10 @@ class CudaGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings():
-            # Adam wonders why it was made for a recording and is not in one yet.
+            # Adam warns that it is capturable while nothing is captured, as in these calls.
             warnings.filterwarnings("ignore", message=".*capturable=True.*")
             self._function(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
-
-
-class SACAgent:
-    """Soft actor-critic on randomly shifted pictures.
-
-    All randomness is drawn on the CPU from one generator, so an update is a plain function of parameters, batch and
-    draws, and the same on every device. Making an agent seeds torch's global generator, which its first weights come
-    from, and on a GPU lets torch use TF32 in matrix products.
-
-    Args:
-        config: the settings.
-        device: where to learn.
-        dtype: of parameters and arithmetic.
-
-    Attributes:
-        n_updates: updates made so far.
-    """
-
-    def __init__(self, config: SACConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.config = config
-        self.device = device
-        self.dtype = dtype
-        self.n_updates = 0
-        self._is_recorded = config.compile and device.type == "cuda"
-        self.generator = torch.Generator().manual_seed(config.seed)
-        torch.manual_seed(config.seed)
-        if device.type == "cuda":
-            # TF32 in matrix products, as PyTorch has it in convolutions anyway. Not mixed precision: every number is
-            # stored as float32.
-            torch.set_float32_matmul_precision("high")
-        obs_shape = config.view.obs_shape
-        self.critic = Critic(obs_shape, config).to(device, dtype)
-        self.critic_target = Critic(obs_shape, config).to(device, dtype)
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.requires_grad_(False)
-        self.actor = Actor(config).to(device, dtype)
-        self.average = None if config.averaging_tau == 1.0 else Policy(self.critic.encoder, self.actor)
-        self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
-
-        def adam(parameters: Any, learning_rate: float) -> torch.optim.Adam:
-            return torch.optim.Adam(parameters, self._rate(learning_rate), fused=True, capturable=self._is_recorded)
-
-        self.critic_optimizer = adam(self.critic.parameters(), config.learning_rate)
-        self.actor_optimizer = adam(self.actor.parameters(), config.learning_rate)
-        self.alpha_optimizer = adam([self.log_alpha], config.alpha_learning_rate)
-        # Sums since the last `pop_metrics`, on the device, and at the end the number of updates in them.
-        self._one = torch.ones((), device=device, dtype=dtype)
-        self._critic_sums = torch.zeros(len(CRITIC_METRICS) + 1, device=device, dtype=dtype)
-        self._actor_sums = torch.zeros(len(ACTOR_METRICS) + 1, device=device, dtype=dtype)
-        if config.compile:
-            self._compile()
-
-    @property
-    def alpha(self) -> torch.Tensor:
-        """The temperature: what a nat of entropy is worth in reward."""
-        return self.log_alpha.exp()
-
-    def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
-        """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
-        with torch.no_grad():
-            encoder, actor = self.critic.encoder, self.actor
-            if deterministic and self.average is not None:
-                encoder, actor = self.average.encoder, self.average.actor
-            features = encoder(scaled(torch.from_numpy(obs[None]).to(self.device), self.dtype))
-            if deterministic:
-                action = torch.tanh(actor(features)[0])
-            else:
-                action, _ = actor.sample(features, self._noise(1))
-        return action[0].cpu().numpy().astype(np.float32)
-
-    def random_action(self) -> NDArray[np.float32]:
-        """An action, float32 (action_dim,), drawn evenly from [-1, 1]."""
-        return (2.0 * torch.rand(ACTION_DIM, generator=self.generator) - 1.0).numpy()
-
-    def update(self, replay: ReplayBuffer) -> None:
-        """One step of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
-        config = self.config
-        batch = replay.sample(config.batch_size, self.generator)
-        # Scaled once for all that look at them: beside a light encoder that is no small part of the work.
-        obs, next_obs = (scaled(self._shifted(pixels), self.dtype) for pixels in (batch.obs, batch.next_obs))
-        noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
-        self.n_updates += 1
-
-        self.update_critic(obs, batch.actions, batch.rewards, next_obs, batch.discounts, next_noise)
-        if self.n_updates % config.actor_update_freq == 0:
-            self.update_actor_and_alpha(obs, noise)
-        if self.n_updates % config.target_update_freq == 0:
-            self.update_critic_target()
-        if self.average is not None:
-            self.update_average()
-
-    def update_critic(
-        self,
-        obs: torch.Tensor,
-        actions: torch.Tensor,
-        rewards: torch.Tensor,
-        next_obs: torch.Tensor,
-        discounts: torch.Tensor,
-        next_noise: torch.Tensor,
-    ) -> None:
-        """Fit both Q-functions, and the encoder with them, to the soft Bellman target. Both `obs` are `scaled`.
-
-        Of a transition of several steps, the target holds the entropy after the last one alone.
-        """
-        loss, q1, q2 = self._critic_loss(obs, actions, rewards, next_obs, discounts, next_noise)
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        self._critic_sums += torch.stack([loss.detach(), q1.detach().mean(), q2.detach().mean(), self._one])
-
-    def update_actor_and_alpha(self, obs: torch.Tensor, noise: torch.Tensor) -> None:
-        """Move the actor towards what the new critic values, and the temperature towards the target entropy.
-
-        `obs` is `scaled`.
-        """
-        # The encoder has just changed: features from before the critic's step would be of another encoder. No gradient
-        # of the actor's reaches it, so one encoding serves the actor and its Q-values alike.
-        with torch.no_grad():
-            features = self.critic.encoder(obs)
-        loss, log_prob = self._actor_loss(features, noise)
-        self.actor_optimizer.zero_grad()
-        loss.backward(inputs=list(self.actor.parameters()))
-        self.actor_optimizer.step()
-
-        entropy = -log_prob.detach().mean()
-        alpha_loss = self.alpha * (entropy - self.config.target_entropy)
-        self.alpha_optimizer.zero_grad()
-        alpha_loss.backward()
-        self.alpha_optimizer.step()
-        self._actor_sums += torch.stack([loss.detach(), alpha_loss.detach(), entropy, self.alpha.detach(), self._one])
-
-    def update_critic_target(self) -> None:
-        """Let the target critic follow: theta' <- tau theta + (1 - tau) theta'."""
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
-
-    def update_average(self) -> None:
-        """Let the mean of encoder and actor follow them.
-
-        Each of them alone is as noisy as its latest batches (Nikishin et al., "Improving Stability in Deep
-        Reinforcement Learning with Weight Averaging", 2018). What is trained takes no notice of it.
-        """
-        assert self.average is not None
-        # At first it spans about the last tenth of all updates, so that it does not drive as the untrained do.
-        share = min(max(self.config.averaging_tau, 10.0 / self.n_updates), 1.0)
-        latest: list[torch.Tensor] = [*self.critic.encoder.parameters(), *self.actor.parameters()]
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), latest, share)
-
-    def start_from(self, driver: "SACAgent") -> None:
-        """Begin with the networks of another agent of the same kind; temperature and optimisers begin anew.
-
-        They are its latest, not their running mean: its critic knows the features of those.
-        """
-        self.critic.load_state_dict(driver.critic.state_dict())
-        self.critic_target.load_state_dict(driver.critic.state_dict())
-        self.actor.load_state_dict(driver.actor.state_dict())
-        if self.average is not None:
-            self.average = Policy(self.critic.encoder, self.actor)
-
-    def set_rates(self, share: float) -> None:
-        """Let both of Adam's step sizes be `share` of what the settings say."""
-        config = self.config
-        rates = (config.learning_rate, config.learning_rate, config.alpha_learning_rate)
-        for name, rate in zip(OPTIMIZERS, rates, strict=True):
-            for group in getattr(self, name).param_groups:
-                if self._is_recorded:
-                    group["lr"].fill_(share * rate)
-                else:
-                    group["lr"] = share * rate
-
-    def pop_metrics(self) -> dict[str, float]:
-        """Means over the updates since the last call, by name; empty where there was none. Waits for the GPU."""
-        metrics: dict[str, float] = {}
-        for names, sums in ((CRITIC_METRICS, self._critic_sums), (ACTOR_METRICS, self._actor_sums)):
-            *totals, n_updates = sums.tolist()
-            if n_updates:
-                metrics |= {name: total / n_updates for name, total in zip(names, totals, strict=True)}
-            sums.zero_()
-        return metrics
-
-    def is_finite(self) -> bool:
-        """Whether every loss since the last `pop_metrics` and every parameter is a finite number. Waits for the GPU."""
-        parameters = [parameter for network in self._networks.values() for parameter in network.parameters()]
-        numbers = [*parameters, self.log_alpha, self._critic_sums, self._actor_sums]
-        return all(bool(torch.isfinite(tensor).all()) for tensor in numbers)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, for `load_state_dict`; the tensors are the agent's own."""
-        return {
-            **{name: network.state_dict() for name, network in self._networks.items()},
-            **{name: getattr(self, name).state_dict() for name in OPTIMIZERS},
-            "log_alpha": self.log_alpha.detach(),
-            "n_updates": self.n_updates,
-            "generator": self.generator.get_state(),
-            "critic_sums": self._critic_sums,
-            "actor_sums": self._actor_sums,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring an agent of the same settings to where `state_dict` was called.
-
-        Raises:
-            KeyError, TypeError, ValueError, RuntimeError: if the state is another's.
-        """
-        for name, network in self._networks.items():
-            network.load_state_dict(state[name])
-        for name in OPTIMIZERS:
-            optimizer: torch.optim.Adam = getattr(self, name)
-            optimizer.load_state_dict(state[name])
-            for group in optimizer.param_groups:
-                # Whatever these were where the checkpoint was made.
-                group["capturable"] = self._is_recorded
-                group["lr"] = self._rate(float(group["lr"]))
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-        self.n_updates = state["n_updates"]
-        self.generator.set_state(state["generator"])
-        self._critic_sums.copy_(state["critic_sums"])
-        self._actor_sums.copy_(state["actor_sums"])
-
-    @property
-    def driving_networks(self) -> dict[str, nn.Module]:
-        """What it takes to drive, or to start another training from, by name."""
-        return {name: network for name, network in self._networks.items() if name != "critic_target"}
-
-    @property
-    def _networks(self) -> dict[str, nn.Module]:
-        names = NETWORKS if self.average is None else (*NETWORKS, "average")
-        return {name: getattr(self, name) for name in names}
-
-    def _critic_loss(
-        self,
-        obs: torch.Tensor,
-        actions: torch.Tensor,
-        rewards: torch.Tensor,
-        next_obs: torch.Tensor,
-        discounts: torch.Tensor,
-        next_noise: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            next_actions, next_log_prob = self.actor.sample(self.critic.encoder(next_obs), next_noise)
-            target_v = torch.min(*self.critic_target(next_obs, next_actions)) - self.alpha * next_log_prob
-            target_q = rewards + discounts * target_v
-        q1, q2 = self.critic(obs, actions, detach_encoder=False)
-        return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
-
-    def _actor_loss(self, features: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        actions, log_prob = self.actor.sample(features, noise)
-        q = torch.min(*self.critic.q_values(features, actions))
-        return (self.alpha.detach() * log_prob - q).mean(), log_prob
-
-    def _compile(self) -> None:
-        self._critic_loss = torch.compile(self._critic_loss)  # type: ignore[method-assign]
-        self._actor_loss = torch.compile(self._actor_loss)  # type: ignore[method-assign]
-        if self._is_recorded:
-            self.update_critic = CudaGraph(self.update_critic)  # type: ignore[assignment,method-assign]
-            self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
-            self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
-
-    def _rate(self, learning_rate: float) -> float | torch.Tensor:
-        """A step size for Adam; what is recorded once reads it anew each time if it is a tensor."""
-        return torch.tensor(learning_rate, device=self.device) if self._is_recorded else learning_rate
-
-    def _shifted(self, obs: torch.Tensor) -> torch.Tensor:
-        pad = self.config.pad
-        offsets = torch.randint(2 * pad + 1, (len(obs), 2), generator=self.generator)
-        return random_shift(obs, send(offsets, self.device), pad)
-
-    def _noise(self, n: int) -> torch.Tensor:
-        return send(torch.randn((n, ACTION_DIM), generator=self.generator).to(self.dtype), self.device)
 
 
 def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
@@ -868,31 +602,30 @@ def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:
     n_bytes = n_frames * channels // config.frame_stack * height * width
     fits = device.type == "cuda" and n_bytes < torch.cuda.mem_get_info(device)[0] // 2
     frames_device = device if fits else torch.device("cpu")
-    return ReplayBuffer(
-        config.replay_size,
-        obs_shape,
-        config.frame_stack,
-        ACTION_DIM,
-        config.n_step,
-        config.gamma,
-        device,
-        frames_device,
-    )
+    shape = (obs_shape, config.frame_stack, ACTION_DIM)
+    return ReplayBuffer(config.replay_size, *shape, config.n_step, config.gamma, device, frames_device)
 
 
-def driver_of(agent: SACAgent, deterministic: bool = True) -> Driver:
-    """The agent as a driver for scoring: its action for one observation, deterministic (tanh of the mean) or drawn."""
+SHAPE_SETTINGS = ("encoder", "feature_dim", "hidden_dim", "log_std_min", "log_std_max")
+# Settings that must be alike under --start-from: the observation, what an action does, and the networks' shapes.
+NETWORK_SETTINGS = ("frame_stack", "grayscale", "road_contrast", "brake_dead_zone", *SHAPE_SETTINGS)
+# Settings that make a policy. A checkpoint that lacks any other, or has unknown ones, can still be scored.
+POLICY_SETTINGS = (*(field.name for field in fields(ViewConfig)), *SHAPE_SETTINGS)
+# What older checkpoints call the parts of an agent's state.
+FORMER_NAMES = {"average": "ema_policy"}
+
+
+def with_current_names(state: dict[str, Any]) -> dict[str, Any]:
+    """An agent's saved state, which an older version may have saved, under today's names."""
+    return {FORMER_NAMES.get(name, name): value for name, value in state.items()}
+
+
+def policy_of(agent: SACAgent, deterministic: bool = True) -> Policy:
+    """The agent as a policy for scoring: its action for one observation, deterministic (tanh of the mean) or drawn."""
     return lambda obs: agent.act(obs, deterministic)
 
 
-# What the networks, the pictures that they read and the actions that they mean are made by.
-NETWORK_SETTINGS = (
-    *("frame_stack", "grayscale", "road_contrast", "brake_dead_zone"),
-    *("encoder", "feature_dim", "hidden_dim", "log_std_min", "log_std_max"),
-)
-
-
-def starting_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
+def initial_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
     """The agent of a checkpoint, on the CPU, that a training with these settings is to start from.
 
     Raises:
@@ -900,55 +633,58 @@ def starting_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
         SettingError: if its networks are others.
     """
     agent = load_agent(checkpoint, torch.device("cpu"))
-    check_same_networks(config, checkpoint, NETWORK_SETTINGS)
+    check_alike(config, checkpoint.meta["config"], NETWORK_SETTINGS, f"--start-from {checkpoint.path}")
     return agent
 
 
 def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
-    """An agent with the critic and the actor of a checkpoint, able to drive, not to go on with the training.
+    """An agent with the networks of a checkpoint. It can act, but not go on with the training.
 
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make an agent.
     """
     try:
-        config = replace(as_saved(SACConfig, checkpoint.meta["config"]), compile=False)
+        state = with_current_names(checkpoint.state["agent"])
+        config = from_saved(SACConfig, checkpoint.meta["config"], POLICY_SETTINGS)
+        if "ema_policy" not in state:
+            config = replace(config, ema_tau=1.0)
         agent = SACAgent(config, device)
-        for name, network in agent.driving_networks.items():
-            network.load_state_dict(checkpoint.state["agent"][name])
-    except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
+        for name, network in agent.saved_networks.items():
+            network.load_state_dict(state[name])
+    except Exception as error:  # foreign settings and parameters can raise whatever torch raises
         raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
     if not agent.is_finite():
         raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
     return agent
 
 
-def driver_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Of a checkpoint's state, what `load_driver` needs.
+def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The part of a checkpoint's state that `load_policy` needs.
 
     Raises:
         CheckpointError: if it is not there.
     """
     agent = load_agent(checkpoint, torch.device("cpu"))
-    return {"agent": {name: checkpoint.state["agent"][name] for name in agent.driving_networks}}
+    return {"agent": {name: network.state_dict() for name, network in agent.saved_networks.items()}}
 
 
-def load_driver(
+def load_policy(
     checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
-) -> tuple[Driver, ViewConfig]:
-    """The trained agent of a checkpoint as a driver, and the view that it drives with.
+) -> tuple[Policy, ViewConfig]:
+    """The trained policy of a checkpoint, and the view that it was trained with.
 
     Args:
         checkpoint: of this agent.
-        device: where the agent is to run.
-        actions: what it does; None is "mean", the tanh of the Gaussian's mean. What is drawn comes from torch's global
-            generator.
+        device: where the policy is to run.
+        actions: which action it takes; None is "mean", the tanh of the Gaussian's mean. What is drawn comes from
+            torch's global generator.
 
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make an agent.
-        SettingError: for the mode, which nobody has worked out for a squashed Gaussian.
+        SettingError: for "mode", since the mode of a squashed Gaussian has no closed form.
     """
     if actions == "mode":
         raise SettingError(f"--actions mode is a Beta policy's, and {checkpoint.path} holds a SAC agent; take mean")
     agent = load_agent(checkpoint, device)
     agent.generator = torch.default_generator
-    return driver_of(agent, deterministic=actions != "sampled"), agent.config.view
+    return policy_of(agent, deterministic=actions != "sampled"), agent.config.view

@@ -177,5 +177,6 @@ class OneLineParser(argparse.ArgumentParser):
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong with the user's input in one line on stderr, and exit with code 2."""
-    print(f"{sys.argv[0].rpartition('/')[2]}: {message}", file=sys.stderr)
+    one_line = " ".join(message.splitlines())  # a path may hold line breaks
+    print(f"{sys.argv[0].rpartition('/')[2]}: {one_line}", file=sys.stderr)
     raise SystemExit(2)

@@ -17,13 +17,13 @@ from car_racing import make_env
 from checkpoint import Checkpoint
 from process import capture_generators, restore_generators, seed_generators
 from run_options import AgentSpec, Job, Stage
-from sac_drq import AGENT, SACAgent, SACConfig, initial_agent, make_replay, policy_of
+from sac_drq import AGENT, TOTAL, SACAgent, SACConfig, initial_agent, make_replay, policy_of
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
 SPEC = AgentSpec(
     AGENT,
     SACConfig,
-    total="total_steps",
+    TOTAL,
     whole_steps=lambda config: config.total_steps,
     label=lambda _: "sac_drq",
     script="train.py",

@@ -14,6 +14,7 @@ from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint
 from ppo import (
     AGENT,
+    TOTAL,
     PPOConfig,
     capture,
     initial_networks,
@@ -30,7 +31,7 @@ from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting
 SPEC = AgentSpec(
     AGENT,
     PPOConfig,
-    total="total_timesteps",
+    TOTAL,
     whole_steps=lambda config: config.whole_timesteps,
     label=lambda config: "ppo_gaussian" if config.use_gaussian else "ppo_beta",
     script="train_ppo.py",

@@ -2,7 +2,7 @@
 
 python -m benchmarks.bend_passes --checkpoint checkpoints/<run>/best [--tracks 400]
 
-Training's bend starts (`car_racing.start_before_bend`), but before each such bend of the development tracks that is
+Training's bend starts (`car_racing.starts.before_bend`), but before each such bend of the development tracks that is
 not near the lap's start, on the fast game, and with the actions of scoring. There is one on every second lap or so, so
 a good policy's score says little about them.
 """
@@ -10,10 +10,11 @@ a good policy's score says little about them.
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import CarRacing
 
 from benchmarks.policy_probe import make_agent_view, policy_and_tracks
-from car_racing import AgentView, LapProgress, bends_against, start_before_bend
+from car_racing import AgentView, game_of
+from car_racing.rules import LapProgress
+from car_racing.starts import before_bend, bends_against, put_car
 from scoring import Policy
 
 # A pass ends when the tiles up to this many after the bend's sharpest are judged, or after this many frames.
@@ -24,28 +25,27 @@ MAX_FRAMES = 300
 def tiles_missed(policy: Policy, env: AgentView, track: int, bend: int) -> int:
     """The number of tiles from the start to the bend's end that are left behind untouched or not reached at all."""
     env.reset(seed=track)
-    game = env.unwrapped
-    assert isinstance(game, CarRacing)
-    start = start_before_bend(game, bend, np.random.default_rng([track, bend]))
+    game = game_of(env)
+    place = before_bend(game, bend, np.random.default_rng([track, bend]))
+    put_car(game, place)
     obs = env.refresh_observation()
     end = bend + TILES_AFTER_BEND
-    missed = LapProgress(game, start)
+    lap = LapProgress(game, place.tile)
     frames = 0
-    while missed.n_judged < end and frames < MAX_FRAMES:
+    while lap.n_judged < end and frames < MAX_FRAMES:
         obs, _, terminated, truncated, info = env.step(policy(obs))
         frames += info["frames"]
-        missed.count_new()
+        lap.count_missed()
         if terminated or truncated:
             break
     tiles: list[Any] = list(game.road or ())
-    return sum(not tile.road_visited for tile in tiles[start:end])
+    return sum(not tile.road_visited for tile in tiles[place.tile : end])
 
 
 def main() -> None:
     policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
     env = make_agent_view(view)
-    game = env.unwrapped
-    assert isinstance(game, CarRacing)
+    game = game_of(env)
     passes = []
     for track in tracks:
         env.reset(seed=track)

@@ -27,7 +27,8 @@ def curves_of(run: aim.Run) -> dict[str, list[list[float]]]:
     action_repeat = run["hparams"]["action_repeat"]
     curves: dict[str, list[list[float]]] = {name: [] for name in PANELS}
     for metric in run.metrics():
-        if metric.name in PANELS and metric.context.to_dict().get("subset") == "eval":
+        context: Any = metric.context.to_dict()
+        if metric.name in PANELS and context.get("subset") == "eval":
             steps, (values, _, _) = metric.data.items_list()
             curves[metric.name] = [
                 [step * action_repeat, value] for step, value in sorted(zip(steps, values, strict=True))

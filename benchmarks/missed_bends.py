@@ -9,18 +9,17 @@ scoring tracks.
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import CarRacing
 
 from benchmarks.policy_probe import policy_and_tracks
-from car_racing import SHARP_BEND, make_env, turns
+from car_racing import game_of, make_env
+from car_racing.starts import SHARP_BEND, turns
 from scoring import Score, drive
 
 
 def main() -> None:
     policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
     env = make_env(view)
-    game = env.unwrapped
-    assert isinstance(game, CarRacing)
+    game = game_of(env)
     results, sharp = [], np.zeros(2, int)
     missed_on = {"left": 0, "right": 0}
     for track in tracks:

@@ -16,7 +16,7 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-from car_racing import STOCK_ID, AgentView, EpisodeStatistics, TrainingEpisodes, stock_frame
+from car_racing import STOCK_ID, AgentView, TrainingEpisodes
 from ppo import PPOConfig, make_model, make_training_env
 from process import keep_freed_memory
 from train_ppo import ThreadsForUpdates
@@ -26,8 +26,7 @@ def stock_training_env(config: PPOConfig) -> VecNormalize:
     """Stable-Baselines3's own way: a process for each stock environment."""
 
     def make() -> gym.Env:
-        view = AgentView(gym.make(STOCK_ID), config.view, stock_frame)
-        return TrainingEpisodes(EpisodeStatistics(view), config.rules)
+        return TrainingEpisodes(AgentView(gym.make(STOCK_ID), config.view), config.rules)
 
     env: VecEnv = SubprocVecEnv([make] * config.n_envs)
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
@@ -35,7 +34,8 @@ def stock_training_env(config: PPOConfig) -> VecNormalize:
 
 def training_rate(is_ours: bool, n_updates: int) -> float:
     """Frames a second of a training of `n_updates` updates, after one to warm up."""
-    config = PPOConfig(total_timesteps=10**9, n_envs=8, n_steps=256)
+    # Laps only, from their start and unmirrored: the stock game knows no others.
+    config = PPOConfig(total_timesteps=10**9, n_envs=8, n_steps=256, lost_start_prob=0.0, mirror_prob=0.0)
     if is_ours:
         keep_freed_memory()
     env = make_training_env(config) if is_ours else stock_training_env(config)

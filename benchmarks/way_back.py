@@ -2,15 +2,15 @@
 
 python -m benchmarks.way_back --checkpoint checkpoints/<run>/best [--starts 300]
 
-Training's lost starts (`car_racing.lose_the_road`), but on the development tracks, and with the actions of scoring. A
+Training's lost starts (`car_racing.starts`), but on the development tracks, and with the actions of scoring. A
 good policy loses the road on one lap in a hundred, too seldom to see in its score whether it would come back.
 """
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import CarRacing
 
 from benchmarks.policy_probe import make_agent_view, policy_and_tracks
-from car_racing import AgentView, lose_the_road, tiles_visited
+from car_racing import AgentView, game_of, tiles_visited
+from car_racing.starts import find_placement, put_car
 from scoring import Policy
 
 WITHIN_FRAMES = (100, 200, 300, 500)
@@ -19,9 +19,10 @@ WITHIN_FRAMES = (100, 200, 300, 500)
 def frames_until_back(policy: Policy, env: AgentView, track: int) -> float:
     """Frames until a lost car touches a tile that it had not touched before; infinite if it is not back in time."""
     env.reset(seed=track)
-    game = env.unwrapped
-    assert isinstance(game, CarRacing)
-    lose_the_road(game, np.random.default_rng(track))
+    game = game_of(env)
+    place = find_placement("lost", game, np.random.default_rng(track))
+    assert place is not None  # Only a bend may be missing on a track.
+    put_car(game, place)
     obs = env.refresh_observation()
     n_tiles, frames = tiles_visited(env), 0
     while frames < WITHIN_FRAMES[-1]:

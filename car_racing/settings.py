@@ -1,7 +1,7 @@
 """Documented settings: a dataclass field that knows its help, its range, and what older checkpoints had in its place.
 
-Only declares and checks. What turns a field into a flag, a recipe's key or a checkpoint's entry is the business of whoever
-uses the game; this module imports nothing but the standard library.
+This module only declares and checks, and imports nothing but the standard library. Flags, recipes and checkpoints are
+made of the fields elsewhere.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Several CarRacing environments behind Stable-Baselines3's `VecEnv`, stepped here and in a few workers.
 
-A worker is a bare interpreter that runs `env_worker.py`: it imports the game, not torch, and so costs tens of megabytes
-rather than hundreds. This process steps a share itself while the workers step theirs. Observations, rewards and actions
-pass through one block of shared memory. Each environment draws its tracks from a random sequence of its own, so the
-results are the same however many workers there are.
+A worker is a bare interpreter that runs `car_racing.worker`: it imports the game, not torch, and so costs tens of
+megabytes rather than hundreds. This process steps a part itself while the workers step theirs. Observations, rewards
+and actions pass through one block of shared memory. Each environment draws its tracks from a random sequence of its
+own, so the results are the same however many workers there are.
 """
 
 import mmap
@@ -23,8 +23,9 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from car_racing import TrainingOptions, ViewConfig, make_env
-from env_worker import (
+from car_racing.config import RulesConfig, ViewConfig
+from car_racing.envs import make_env
+from car_racing.worker import (
     ANSWER_IN_PIPE,
     ANSWERED,
     ASLEEP,
@@ -36,7 +37,8 @@ from env_worker import (
     WorkerSetup,
 )
 
-WORKER_SCRIPT = Path(__file__).with_name("env_worker.py")
+WORKER_MODULE = "car_racing.worker"
+PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 # More would take a training with eight environments past the 1.2 GB that a small laptop has to spare.
 MAX_WORKERS = 5
 # Between two looks for an answer, once waiting for it takes long; and between two looks whether the worker lives.
@@ -49,16 +51,18 @@ class WorkerDiedError(RuntimeError):
 
 
 class _Worker:
-    """This process's side of a worker; `env_worker.serve` is the other."""
+    """This process's side of a worker; `worker.serve` is the other."""
 
     def __init__(self, setup: WorkerSetup, memory_fd: int, signals: NDArray[np.int64]) -> None:
-        self.envs = setup.share
+        self.envs = setup.indices
         self._signals = signals
         self._pipe, theirs = Pipe()
         # A fresh interpreter rather than a fork (torch's and Aim's threads do not survive one) or multiprocessing's
         # spawn (which would import the training script, and torch with it, again).
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER_SCRIPT), str(theirs.fileno()), str(memory_fd)],
+            # -P: nothing in the current directory can stand in for a module that the worker imports.
+            [sys.executable, "-P", "-m", WORKER_MODULE, str(theirs.fileno()), str(memory_fd)],
+            env={**os.environ, "PYTHONPATH": _python_path()},
             pass_fds=(theirs.fileno(), memory_fd),
             stdin=subprocess.DEVNULL,
             process_group=0,  # where no Ctrl-C of the terminal reaches it
@@ -128,23 +132,23 @@ class _Worker:
 
 
 class CarRacingVecEnv(VecEnv):
-    """n environments, a share of which is stepped in this process and the others in workers.
+    """n environments, some of which are stepped in this process and the others in workers.
 
     Args:
         n_envs: how many environments.
         view: what a step is.
-        training: the training rules, or None for the plain game.
+        rules: the rules of training, or None for the plain game.
         n_workers: processes beside this one; 0 steps all of them here.
 
     Raises:
         WorkerDiedError: from any method that needs a worker that is gone.
     """
 
-    def __init__(self, n_envs: int, view: ViewConfig, training: TrainingOptions | None, n_workers: int) -> None:
+    def __init__(self, n_envs: int, view: ViewConfig, rules: RulesConfig | None, n_workers: int) -> None:
         n_workers = min(n_workers, n_envs - 1)
         size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
         here, *others = (
-            range(int(share[0]), int(share[-1]) + 1) for share in np.array_split(np.arange(n_envs), n_workers + 1)
+            range(int(part[0]), int(part[-1]) + 1) for part in np.array_split(np.arange(n_envs), n_workers + 1)
         )
         self._closed = False
         self._workers: list[_Worker] = []
@@ -154,11 +158,11 @@ class CarRacingVecEnv(VecEnv):
             memory_fd = os.memfd_create("car_racing")
             os.ftruncate(memory_fd, size)
             self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, n_workers, view.obs_shape)
-            for number, share in enumerate(others):
-                setup = WorkerSetup(n_envs, n_workers, number, share, view, training)
+            for number, indices in enumerate(others):
+                setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules)
                 self._workers.append(_Worker(setup, memory_fd, self._arrays.signals[number]))
             os.close(memory_fd)
-        self._envs = [make_env(view, training) for _ in here]
+        self._envs = [make_env(view, rules) for _ in here]
         self._batch = self._arrays.batch(self._envs, here)
         super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
 
@@ -170,11 +174,14 @@ class CarRacingVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.uint8]:
         for worker in self._workers:
-            worker.request("reset", [self._seeds[i] for i in worker.envs])
-        self._batch.reset(self._seeds[: len(self._envs)])
+            mine = slice(worker.envs.start, worker.envs.stop)
+            worker.request("reset", (self._seeds[mine], self._options[mine]))
+        infos = self._batch.reset(self._seeds[: len(self._envs)], self._options[: len(self._envs)])
         for worker in self._workers:
-            worker.answer()
+            infos += worker.answer()
+        self.reset_infos = infos
         self._reset_seeds()
+        self._reset_options()
         return self._arrays.obs.copy()
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
@@ -228,10 +235,16 @@ class CarRacingVecEnv(VecEnv):
         return [results[i] for i in chosen]
 
 
+def _python_path() -> str:
+    """Where a worker finds this package first, also where it is not installed."""
+    others = os.environ.get("PYTHONPATH")
+    return str(PACKAGE_PARENT) if not others else os.pathsep.join((str(PACKAGE_PARENT), others))
+
+
 def make_vec_env(
     n_envs: int,
     view: ViewConfig | None = None,
-    training: TrainingOptions | None = None,
+    rules: RulesConfig | None = None,
     n_workers: int | None = None,
 ) -> CarRacingVecEnv:
     """n environments, by default over all cores: this process and a worker for each other core, up to `MAX_WORKERS`.
@@ -240,4 +253,4 @@ def make_vec_env(
     """
     if n_workers is None:
         n_workers = min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS)
-    return CarRacingVecEnv(n_envs, view or ViewConfig(), training, n_workers)
+    return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers)

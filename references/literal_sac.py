@@ -13,9 +13,9 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from replay_buffer import Batch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
+from replay_buffer import Batch
 from sac_drq import ACTION_DIM, Critic, SACAgent
 
 Tensor = torch.Tensor

@@ -97,12 +97,12 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> 
 def save_ppo(directory: Path, name: str, config: PPOConfig = SMALL_PPO, seed: int = 5) -> Path:
     """Save a checkpoint of an untrained PPO policy, and return its path."""
     torch.manual_seed(seed)
-    meta = {"agent": ppo.AGENT, "config": vars(config)}
+    meta = {"agent": ppo.AGENT, "run_name": name, "config": vars(config)}
     return checkpoint.save(directory, name, meta, {"policy": ppo.make_networks(config).state_dict()})
 
 
 def save_sac(directory: Path, name: str, config: SACConfig = SMALL_SAC) -> Path:
     """Save a checkpoint of an untrained SAC agent without its replay buffer, and return its path."""
     agent = SACAgent(config, torch.device("cpu"))
-    meta = {"agent": "sac", "config": vars(config), "aim_run": "abc", "steps": 7}
+    meta = {"agent": "sac", "run_name": name, "config": vars(config), "aim_run": "abc", "steps": 7}
     return checkpoint.save(directory, name, meta, {"agent": agent.state_dict()})

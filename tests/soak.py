@@ -35,6 +35,7 @@ import psutil
 import torch
 
 import checkpoint
+from car_racing.vec_env import WORKER_MODULE
 from checkpoint import CheckpointError
 from policies import load_policy
 from tests.helpers import SMALL, TOTAL, Series, finish, read_closed, read_metrics, rewrite_manifest, start
@@ -387,7 +388,7 @@ def killed_worker(steps: int, place: Path) -> Outcome:
     while process.poll() is None and not checkpoint.holds_run(place / "worker_lost" / "run"):
         time.sleep(0.01)
     children = [] if process.poll() is not None else process.children()
-    workers = [child for child in children if "env_worker.py" in " ".join(child.cmdline())]
+    workers = [child for child in children if WORKER_MODULE in child.cmdline()]
     if process.poll() is not None:
         outcome.check(False, "the run was through before its worker could be killed")
         return outcome

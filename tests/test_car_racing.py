@@ -10,6 +10,7 @@ from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import TRACK_WIDTH
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from vec_env import WorkerDiedError, make_vec_env
 
 from car_racing import (
     FRAMES_BEFORE_MISTAKE,
@@ -31,7 +32,6 @@ from car_racing import (
     turns,
 )
 from scoring import SCORING_TRACKS, VALIDATION_TRACKS, drive
-from vec_env import WorkerDiedError, make_vec_env
 
 GAS = np.array([0.0, 1.0, -1.0], dtype=np.float32)
 FULL_GAS_LEFT = np.array([-1.0, 1.0, -1.0], dtype=np.float32)

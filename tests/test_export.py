@@ -56,16 +56,16 @@ def test_the_message_names_the_environment_that_the_policy_was_trained_with(tmp_
 
 @pytest.mark.parametrize(("save", "config"), [(save_ppo, SMALL_PPO), (save_sac, SMALL_SAC)], ids=["ppo", "sac"])
 def test_a_directory_holds_the_policy_and_nothing_else(tmp_path, save, config):
-    loaded = checkpoint.load(save(tmp_path, "trained", config))
+    small = checkpoint.load(save(tmp_path, "small", config))
+    state = {**small.state, "of_training": [1, 2, 3]}
+    loaded = checkpoint.load(checkpoint.save(tmp_path, "trained", small.meta, state))
     said = run_export(loaded.path, tmp_path / "policy v1.5")
     assert f"evaluate.py --checkpoint '{tmp_path}/policy v1.5'" in said
     exported = checkpoint.load(tmp_path / "policy v1.5")
     assert exported.meta == {**loaded.meta, "aim_run": None}
     obs = np.random.default_rng(0).integers(0, 256, config.view.obs_shape, np.uint8)
     np.testing.assert_array_equal(load_policy(exported)[0](obs), load_policy(loaded)[0](obs))
-    sizes = [sum(file.stat().st_size for file in one.path.iterdir()) for one in (exported, loaded)]
-    assert sizes[0] <= sizes[1]
-    assert "log_alpha" not in exported.state.get("agent", {})
+    assert exported.state.keys() < loaded.state.keys()
 
 
 @pytest.mark.parametrize(("save", "config"), [(save_ppo, OTHER_VIEW), (save_sac, SMALL_SAC)], ids=["ppo", "sac"])
@@ -88,7 +88,7 @@ def test_an_older_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("export.ppo.export_sb3", fail_halfway)
-    with pytest.raises(SettingError, match="--to .*policy.zip cannot be written .*no space left"):
+    with pytest.raises(SettingError, match=r"--to .*policy.zip cannot be written .*no space left"):
         run_export(path, target)
     assert target.read_text() == "older"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best", "policy.zip"]
@@ -108,7 +108,7 @@ def test_no_link_is_written_through(tmp_path):
 def test_endings_without_an_export_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     ending = "." + name.rpartition(".")[2]
-    with pytest.raises(SettingError, match=rf"--to {name}: there is no export to {ending}; name a file that ends in"):
+    with pytest.raises(SettingError, match=rf"--to {name}: there is no export to {ending}; name a file"):
         ExportOptions(checkpoint="anything", to=name)
     assert list(tmp_path.iterdir()) == []
 

@@ -130,7 +130,7 @@ def test_a_recipe_that_is_not_there_is_named(name):
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingError, match="mine.toml cannot be read"):
+    with pytest.raises(SettingError, match=r"mine\.toml cannot be read"):
         prepared("--recipe", "mine.toml")
 
 

@@ -1,37 +1,45 @@
-"""SAC + DrQ against references: a naive buffer, np.pad, torch's distributions, the literal update of `sac_reference`.
+"""SAC + DrQ against references: np.pad, torch's distributions, the literal update of `references.literal_sac`.
 
 At the end, a toy task in pixels that an agent must learn.
 """
 
 import copy
-import io
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from benchmarks.literal_sac import LiteralSAC
+import checkpoint
+from checkpoint import Checkpoint
+from references.literal_sac import LiteralSAC
+from replay_buffer import Batch
 from sac_drq import (
     ACTION_DIM,
     ENCODERS,
     Actor,
-    ReplayBuffer,
     SACAgent,
     SACConfig,
-    driver_of,
+    initial_agent,
+    load_agent,
+    load_policy,
     make_replay,
+    normalize_pixels,
+    policy_of,
+    policy_state,
     random_shift,
-    scaled,
 )
+from settings import SettingError
+from tests.replay_streams import feed, random_stream, saved_and_loaded
 
 CPU = torch.device("cpu")
 HAS_COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 # A gamma that float32, in which rewards and ends are stored, holds exactly: so float64 has nothing to blame it for.
 SMALL = SACConfig(
-    encoder="light", feature_dim=8, hidden_dim=16, batch_size=8, gamma=0.984375, replay_size=40, averaging_tau=1.0
+    encoder="light", feature_dim=8, hidden_dim=16, batch_size=8, gamma=0.984375, replay_size=40, ema_tau=1.0
 )
 METRICS = {"critic_loss", "q1_mean", "q2_mean", "actor_loss", "alpha_loss", "entropy", "alpha"}
 
@@ -45,219 +53,12 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
-def saved_and_loaded(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-# A discount of which float32 holds every power exactly.
-GAMMA = 0.5
-
-# The replay buffer ----------------------------------------------------------------------------------------------------
-
-
-class NaiveBuffer:
-    """The newest transitions, each with both of its stacks in full, in the order of the ring.
-
-    Every episode is kept as a whole; that of a step is complete `n_step` steps later, or where its episode ends.
-    """
-
-    def __init__(self, capacity, n_step=1):
-        self.capacity = capacity
-        self.n_step = n_step
-        self.transitions = []
-        self.n_added = 0
-        self.n_stored = 0
-        self.episode = []
-        self.n_stored_of_episode = 0
-
-    def start_episode(self, obs):
-        self.store(len(self.episode), terminated=False)
-        self.obs = obs.copy()
-        self.episode = []
-        self.n_stored_of_episode = 0
-
-    def add(self, action, reward, next_obs, terminated):
-        self.episode.append((self.obs, action.copy(), reward, next_obs.copy()))
-        self.n_added += 1
-        self.obs = next_obs.copy()
-        n_steps = len(self.episode)
-        self.store(n_steps if terminated else n_steps - self.n_step + 1, terminated)
-
-    def store(self, end, terminated):
-        """Every transition of the episode up to its `end`-th that is not stored yet."""
-        while self.n_stored_of_episode < end:
-            first = self.n_stored_of_episode
-            steps = self.episode[first : first + self.n_step]
-            rewards = sum(GAMMA**k * step[2] for k, step in enumerate(steps))
-            reaches_the_end = first + self.n_step >= len(self.episode)
-            discount = 0.0 if terminated and reaches_the_end else GAMMA ** len(steps)
-            transition = (*steps[0][:2], rewards, steps[-1][3], discount)
-            position = self.n_stored % self.capacity
-            self.transitions[position : position + 1] = [transition]
-            self.n_stored += 1
-            self.n_stored_of_episode += 1
-
-
-def random_stream(rng, frame_stack, channels, size=(5, 6), mean_length=None):
-    """Endless calls of `start_episode` and `add`: episodes from one step up, ended by the game or by time."""
-
-    def frame():
-        # A frame in four is one of few, so that frames are also equal where they are not the same.
-        if rng.random() < 0.25:
-            return np.full((channels, *size), rng.integers(2), np.uint8)
-        return rng.integers(0, 256, (channels, *size), np.uint8)
-
-    mean_length = mean_length or rng.choice([1, 3, 30])
-    while True:
-        first = frame()
-        frames = [first] * frame_stack
-        if rng.random() < 0.3:  # a stack from the middle of an episode
-            frames = [frame() if rng.random() < 0.7 else first for _ in range(frame_stack)]
-        yield "start_episode", (np.concatenate(frames),)
-        length = rng.geometric(1.0 / mean_length)
-        is_terminated = rng.random() < 0.5
-        ends_elsewhere = rng.random() < 0.3  # as a lap on an endless road does
-        for i in range(length):
-            if ends_elsewhere and i == length - 1:
-                frames = [frame() for _ in range(frame_stack)]
-            else:
-                frames = [*frames[1:], frame()]
-            action, reward = rng.uniform(-1, 1, ACTION_DIM).astype(np.float32), float(np.float32(rng.normal()))
-            yield "add", (action, reward, np.concatenate(frames), bool(is_terminated and i == length - 1))
-
-
-def feed(stream, n_adds, *buffers):
-    """Give the buffers the same stream, up to its `n_adds`-th transition."""
-    while n_adds:
-        name, args = next(stream)
-        for buffer in buffers:
-            given = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
-            getattr(buffer, name)(*given)
-            for arg in given:  # an environment may write its next picture where the last one was
-                if isinstance(arg, np.ndarray):
-                    arg.fill(77)
-        n_adds -= name == "add"
-
-
-def small_buffer(capacity, frame_stack, channels, size=(5, 6), n_step=1):
-    obs_shape = (frame_stack * channels, *size)
-    return ReplayBuffer(capacity, obs_shape, frame_stack, ACTION_DIM, n_step, GAMMA, CPU, CPU)
-
-
-def assert_holds_the_same(buffer, naive):
-    assert buffer.size == len(naive.transitions)
-    if buffer.size == 0:
-        return
-    batch = buffer.gather(torch.arange(buffer.size))
-    assert [field.dtype for field in batch] == [torch.uint8, torch.float32, torch.float32, torch.uint8, torch.float32]
-    obs, actions, rewards, next_obs, discounts = (np.array(column) for column in zip(*naive.transitions, strict=True))
-    np.testing.assert_array_equal(batch.obs, obs)
-    np.testing.assert_array_equal(batch.actions, actions)
-    np.testing.assert_array_equal(batch.rewards, rewards[:, None].astype(np.float32))
-    np.testing.assert_array_equal(batch.next_obs, next_obs)
-    np.testing.assert_array_equal(batch.discounts, discounts[:, None])
-
-
-@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("frame_stack", [1, 2, 3, 4])
-@pytest.mark.parametrize("capacity", [1, 2, 7, 50])
-def test_the_replay_buffer_equals_a_naive_one(capacity, frame_stack, channels, n_step):
-    for seed in range(6):
-        rng = np.random.default_rng([seed, capacity, frame_stack, channels])
-        stream = random_stream(rng, frame_stack, channels)
-        buffer = small_buffer(capacity, frame_stack, channels, n_step=n_step)
-        naive = NaiveBuffer(capacity, n_step)
-        while naive.n_added < 5 * capacity + 30:
-            feed(stream, int(rng.integers(1, 2 + capacity // 3)), buffer, naive)
-            assert_holds_the_same(buffer, naive)
-
-
-@pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize("capacity", [1, 7, 50])
-def test_saved_and_loaded_replay_buffer_goes_on_the_same(capacity, n_step):
-    """From before the first wrap to long after it; in some streams the ring of frames has grown by then."""
-    has_grown = False
-    for seed in range(20):
-        rng = np.random.default_rng([seed, capacity])
-        stream = random_stream(rng, 3, 1)
-        buffer, fresh = (small_buffer(capacity, 3, 1, n_step=n_step) for _ in range(2))
-        naive = NaiveBuffer(capacity, n_step)
-        n_bytes = buffer.nbytes
-        feed(stream, int(rng.integers(1, 4 * capacity + 2)), buffer, naive)
-        has_grown |= buffer.nbytes > n_bytes
-        fresh.load_state_dict(saved_and_loaded(buffer.state_dict()))
-        assert_holds_the_same(fresh, naive)
-        for _ in range(8):
-            feed(stream, int(rng.integers(1, capacity + 2)), buffer, naive, fresh)
-            assert_holds_the_same(buffer, naive)
-            assert_holds_the_same(fresh, naive)
-    assert has_grown, "the ring should grow in some stream for this test to say something"
-
-
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_a_loaded_replay_buffer_shares_no_memory_with_the_saved_one(n_step):
-    stream = random_stream(np.random.default_rng(0), 2, 1)
-    buffer, other = (small_buffer(7, 2, 1, n_step=n_step) for _ in range(2))
-    naive = NaiveBuffer(7, n_step)
-    feed(stream, 10, buffer, naive)
-    other.load_state_dict(buffer.state_dict())
-    feed(stream, 20, buffer)
-    assert_holds_the_same(other, naive)
-
-
-@pytest.mark.parametrize("n_adds", [13, 57])
-def test_samples_are_drawn_evenly_from_what_is_live(n_adds):
-    """Chi-square over 20 or 13 transitions: 99.99 % of even draws are below 3 times the degrees of freedom."""
-    buffer = small_buffer(20, 2, 1)
-    obs = np.zeros((2, 5, 6), np.uint8)
-    buffer.start_episode(obs)
-    for number in range(n_adds):
-        buffer.add(np.zeros(ACTION_DIM, np.float32), float(number), obs, False)
-    rewards = buffer.sample(20_000, torch.Generator().manual_seed(0)).rewards[:, 0]
-    live = range(max(0, n_adds - 20), n_adds)
-    counts = np.array([(rewards == number).sum() for number in live])
-    assert counts.sum() == 20_000, "a draw from what was never stored or is overwritten"
-    expected = 20_000 / len(live)
-    assert ((counts - expected) ** 2 / expected).sum() < 3 * (len(live) - 1)
-
-
-def test_samples_come_from_the_generator_given():
-    buffer = small_buffer(50, 2, 1)
-    feed(random_stream(np.random.default_rng(0), 2, 1), 50, buffer)
-    first, second = (buffer.sample(16, torch.Generator().manual_seed(5)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    generator = torch.Generator().manual_seed(5)
-    batches = [buffer.sample(16, generator).actions for _ in range(2)]
-    assert torch.equal(batches[0], first.actions)
-    assert not torch.equal(*batches)
-
-
-def test_an_empty_replay_buffer_has_nothing_to_sample():
-    buffer = small_buffer(5, 2, 1)
-    with pytest.raises(ValueError, match="empty"):
-        buffer.sample(1, torch.Generator())
-    buffer.start_episode(np.zeros((2, 5, 6), np.uint8))
-    with pytest.raises(ValueError, match="empty"):
-        buffer.sample(1, torch.Generator())
-
-
 def test_the_default_replay_buffer_takes_an_eighth_of_a_naive_one():
     config = SACConfig()
     assert config.view.obs_shape == (4, 84, 84)
     naive_n_bytes = 30_000 * 2 * 4 * 84 * 84
     n_bytes = make_replay(config, CPU).nbytes
     assert 30_000 * 84 * 84 < n_bytes <= 230e6 < naive_n_bytes / 7
-
-
-def test_a_replay_buffer_of_another_capacity_is_refused():
-    buffer = small_buffer(50, 2, 1)
-    feed(random_stream(np.random.default_rng(0), 2, 1), 50, buffer)
-    with pytest.raises(ValueError, match="is not one of 7"):
-        small_buffer(7, 2, 1).load_state_dict(buffer.state_dict())
 
 
 # The random shift -----------------------------------------------------------------------------------------------------
@@ -377,7 +178,7 @@ def agent_and_literal(config, dtype, n_updates, **kwargs):
 
 
 def apart(a, b, start):
-    """The largest distance between two of the same parameters, as a share of how far they have come."""
+    """The largest distance between two of the same parameters, as a fraction of how far they have come."""
     return max(((a[key] - b[key]).norm() / (a[key] - start[key]).norm()).item() for key in start)
 
 
@@ -399,17 +200,17 @@ def test_twenty_updates_equal_the_literal_ones(variant):
 def test_with_other_rates_the_updates_equal_the_literal_ones_at_those_rates():
     agent, replay = SACAgent(SMALL, CPU, torch.float64), random_replay(SMALL)
     literal = LiteralSAC(agent)
-    for share in (1.0, 0.5, 0.01):
-        agent.set_rates(share)
-        literal.critic_optimizer.param_groups[0]["lr"] = share * SMALL.learning_rate
-        literal.actor_optimizer.param_groups[0]["lr"] = share * SMALL.learning_rate
-        literal.alpha_optimizer.param_groups[0]["lr"] = share * SMALL.alpha_learning_rate
+    for scale in (1.0, 0.5, 0.01):
+        agent.set_lr_scale(scale)
+        literal.critic_optimizer.param_groups[0]["lr"] = scale * SMALL.learning_rate
+        literal.actor_optimizer.param_groups[0]["lr"] = scale * SMALL.learning_rate
+        literal.alpha_optimizer.param_groups[0]["lr"] = scale * SMALL.alpha_learning_rate
         assert_close_parameters(updated(agent, replay, 4), updated(literal, replay, 4), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_in_single_precision_the_updates_stay_close_to_the_literal_ones(encoder):
-    """As a share of the way: of a gradient next to nothing, Adam makes a whole step, whatever sign rounding gave it."""
+    """Relative to the way: from a gradient next to nothing, Adam makes a whole step, whatever sign rounding gave it."""
     config = replace(SMALL, encoder=encoder)
     real, literal = agent_and_literal(config, torch.float32, 20)
     assert apart(real, literal, start=parameters_of(SACAgent(config, CPU))) < 0.01
@@ -425,12 +226,16 @@ def test_features_from_before_the_critics_step_would_be_noticed(dtype, closest):
 
 
 def random_batch(config, n=8):
-    """What `update_critic` and `update_actor_and_alpha` take, without a replay buffer."""
+    """A batch as a replay buffer would give it, and noise for its actions."""
     torch.manual_seed(3)
     obs, next_obs = (torch.randint(0, 256, (n, *config.view.obs_shape), dtype=torch.uint8) for _ in range(2))
     discounts = (torch.arange(n) % 2).float()[:, None]
     noise = torch.randn(n, ACTION_DIM)
-    return obs, torch.rand(n, ACTION_DIM) * 2 - 1, torch.randn(n, 1), next_obs, discounts, noise
+    return Batch(obs, torch.rand(n, ACTION_DIM) * 2 - 1, torch.randn(n, 1), next_obs, discounts), noise
+
+
+def normalized(batch, dtype):
+    return batch._replace(obs=normalize_pixels(batch.obs, dtype), next_obs=normalize_pixels(batch.next_obs, dtype))
 
 
 def changed(before, after):
@@ -445,14 +250,14 @@ def changed(before, after):
 
 def test_each_part_of_an_update_changes_its_own_networks_alone():
     agent = SACAgent(SMALL, CPU)
-    obs, actions, rewards, next_obs, discounts, noise = random_batch(SMALL)
-    obs, next_obs = scaled(obs, agent.dtype), scaled(next_obs, agent.dtype)
+    pixels, noise = random_batch(SMALL)
+    batch = normalized(pixels, agent.dtype)
     states = [parameters_of(agent)]
-    agent.update_critic(obs, actions, rewards, next_obs, discounts, noise)
+    agent.update_critic(batch, noise)
     states.append(parameters_of(agent))
     for parameter in agent.critic.parameters():
         parameter.grad = None
-    agent.update_actor_and_alpha(obs, noise)
+    agent.update_actor_and_alpha(batch.obs, noise)
     assert all(parameter.grad is None for parameter in agent.critic.parameters())
     states.append(parameters_of(agent))
     agent.update_critic_target()
@@ -515,7 +320,9 @@ def test_the_end_of_the_game_has_no_future_where_the_time_limit_has(terminated):
     with torch.no_grad():
         for parameter in agent.critic_target.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        q1, q2 = agent.critic(scaled(torch.from_numpy(first[None]), agent.dtype), torch.from_numpy(action[None]))
+        q1, q2 = agent.critic(
+            normalize_pixels(torch.from_numpy(first[None]), agent.dtype), torch.from_numpy(action[None])
+        )
     literal = LiteralSAC(agent)
     agent.generator.manual_seed(8)
     draws = torch.Generator().manual_seed(8)
@@ -582,9 +389,9 @@ def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch)
     cuda = torch.device("cuda")
     here, there = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, compile=compile), cuda, torch.float64)
     replays = random_replay(SMALL), random_replay(SMALL, device=cuda)
-    for share in (1.0, 0.25):
-        here.set_rates(share)
-        there.set_rates(share)
+    for scale in (1.0, 0.25):
+        here.set_lr_scale(scale)
+        there.set_lr_scale(scale)
         expected = updated(here, replays[0], 10)
         assert_close_parameters(updated(there, replays[1], 10), expected, rtol=1e-6, atol=1e-8)
     metrics = there.pop_metrics()
@@ -597,9 +404,9 @@ def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch)
 # Saving, acting, metrics ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("averaging_tau", [1.0, 0.1])
-def test_a_saved_and_loaded_agent_goes_on_bit_by_bit(averaging_tau):
-    config = replace(SMALL, averaging_tau=averaging_tau)
+@pytest.mark.parametrize("ema_tau", [1.0, 0.1])
+def test_a_saved_and_loaded_agent_goes_on_bit_by_bit(ema_tau):
+    config = replace(SMALL, ema_tau=ema_tau)
     replay = random_replay(SMALL)
     obs = np.random.default_rng(1).integers(0, 256, (4, 84, 84), np.uint8)
     agent = SACAgent(config, CPU)
@@ -617,17 +424,17 @@ def test_a_saved_and_loaded_agent_goes_on_bit_by_bit(averaging_tau):
 
 
 def test_the_running_mean_is_scored_and_what_is_trained_takes_no_notice_of_it():
-    plain, agent = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, averaging_tau=0.8), CPU, torch.float64)
+    plain, agent = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, ema_tau=0.8), CPU, torch.float64)
     replays = random_replay(SMALL), random_replay(SMALL)
     obs = np.random.default_rng(1).integers(0, 256, (4, 84, 84), np.uint8)
     names = [name for name in parameters_of(agent) if name.startswith(("critic.encoder", "actor"))]
     mean = {name: parameters_of(agent)[name] for name in names}
-    for share in (*[1.0] * 10, 10 / 11, 10 / 12, 0.8, 0.8):  # at first of a tenth of the updates
+    for tau in (*[1.0] * 10, 10 / 11, 10 / 12, 0.8, 0.8):  # at first of a tenth of the updates
         latest, same = updated(agent, replays[0], 1), updated(plain, replays[1], 1)
         assert_close_parameters(latest, same, 0.0, 0.0)
         np.testing.assert_array_equal(agent.act(obs), plain.act(obs))
-        mean = {name: (1 - share) * mean[name] + share * latest[name] for name in names}
-    found = {f"critic.{name}".replace("critic.actor", "actor"): x for name, x in agent.average.named_parameters()}
+        mean = {name: (1 - tau) * mean[name] + tau * latest[name] for name in names}
+    found = {f"critic.{name}".replace("critic.actor", "actor"): x for name, x in agent.ema_policy.named_parameters()}
     assert_close_parameters(found, mean, rtol=1e-12, atol=1e-14)
 
     reference = SACAgent(SMALL, CPU, torch.float64)
@@ -654,9 +461,9 @@ def test_actions():
             assert (np.abs(each) <= 1.0).all()
         assert not np.array_equal(action, again)
         with torch.no_grad():
-            mean, _ = agent.actor(agent.critic.encoder(scaled(torch.from_numpy(obs[None]), agent.dtype)))
+            mean, _ = agent.actor(agent.critic.encoder(normalize_pixels(torch.from_numpy(obs[None]), agent.dtype)))
         np.testing.assert_array_equal(best, torch.tanh(mean)[0])
-        np.testing.assert_array_equal(driver_of(agent)(obs), best)
+        np.testing.assert_array_equal(policy_of(agent)(obs), best)
         for each in (action, again):
             np.testing.assert_array_equal(twin.act(obs), each)
 
@@ -665,7 +472,7 @@ def test_sampled_actions_spread_as_the_actor_says():
     agent = SACAgent(replace(SMALL, log_std_min=-2.0, log_std_max=0.0), CPU)
     obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
     with torch.no_grad():
-        mean, log_std = agent.actor(agent.critic.encoder(scaled(torch.from_numpy(obs[None]), agent.dtype)))
+        mean, log_std = agent.actor(agent.critic.encoder(normalize_pixels(torch.from_numpy(obs[None]), agent.dtype)))
     unsquashed = np.arctanh([agent.act(obs) for _ in range(2_000)])
     np.testing.assert_allclose(unsquashed.mean(0), mean[0], atol=0.04)
     np.testing.assert_allclose(unsquashed.std(0), log_std.exp()[0], rtol=0.06)
@@ -697,13 +504,13 @@ def test_metrics_are_means_since_the_last_call():
 
 def test_metrics_are_what_their_names_say():
     agent = SACAgent(SMALL, CPU, torch.float64)
-    obs, actions, rewards, next_obs, discounts, noise = random_batch(SMALL)
+    batch, noise = random_batch(SMALL)
     noise = noise.double()
     literal = LiteralSAC(agent)
-    target_q = literal.target_q(rewards, next_obs, discounts, noise)
-    q1, q2 = literal.q_values(literal.critic, literal.encode(literal.critic, obs), actions)
-    pixels = scaled(obs, agent.dtype)
-    agent.update_critic(pixels, actions, rewards, scaled(next_obs, agent.dtype), discounts, noise)
+    target_q = literal.target_q(batch.rewards, batch.next_obs, batch.discounts, noise)
+    q1, q2 = literal.q_values(literal.critic, literal.encode(literal.critic, batch.obs), batch.actions)
+    obs = normalize_pixels(batch.obs, agent.dtype)
+    agent.update_critic(normalized(batch, agent.dtype), noise)
     metrics = agent.pop_metrics()
     assert metrics["q1_mean"] == pytest.approx(q1.mean().item())
     assert metrics["q2_mean"] == pytest.approx(q2.mean().item())
@@ -711,14 +518,87 @@ def test_metrics_are_what_their_names_say():
 
     alpha, actor = agent.alpha.item(), copy.deepcopy(agent.actor)
     with torch.no_grad():
-        sampled, log_prob = actor.sample(agent.critic.encoder(pixels), noise)
-        q = torch.minimum(*agent.critic(pixels, sampled))
-    agent.update_actor_and_alpha(pixels, noise)
+        sampled, log_prob = actor.sample(agent.critic.encoder(obs), noise)
+        q = torch.minimum(*agent.critic(obs, sampled))
+    agent.update_actor_and_alpha(obs, noise)
     metrics = agent.pop_metrics()
     assert metrics["entropy"] == pytest.approx(-log_prob.mean().item())
     assert metrics["actor_loss"] == pytest.approx((alpha * log_prob - q).mean().item())
     assert metrics["alpha_loss"] == pytest.approx(alpha * (-log_prob.mean().item() - SMALL.target_entropy))
     assert metrics["alpha"] == pytest.approx(agent.alpha.item()) != alpha
+
+
+# Checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_of(agent, config=None):
+    meta = {"agent": "sac", "config": asdict(agent.config) if config is None else config}
+    return Checkpoint(Path("some/run"), meta, {"agent": saved_and_loaded(agent.state_dict())}, {})
+
+
+@pytest.mark.parametrize("ema_tau", [1.0, 0.1])
+def test_a_policy_loads_from_settings_that_lack_one_and_hold_an_unknown_one(ema_tau):
+    """As those of a version before this one, and those of one after it; even the setting of the average may be gone."""
+    agent = SACAgent(replace(SMALL, ema_tau=ema_tau), CPU)
+    updated(agent, random_replay(SMALL), 12)
+    settings = asdict(agent.config) | {"from_the_future": 7}
+    for name in ("ema_tau", "train_freq", "mirror_prob"):
+        del settings[name]
+    policy, view = load_policy(checkpoint_of(agent, settings), CPU)
+    assert view == SMALL.view
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    np.testing.assert_array_equal(policy(obs), agent.act(obs, deterministic=True))
+
+
+def test_a_policy_does_not_load_without_a_setting_that_makes_its_networks():
+    settings = asdict(SMALL)
+    del settings["hidden_dim"]
+    with pytest.raises(checkpoint.CheckpointError, match="lack --hidden-dim"):
+        load_policy(checkpoint_of(SACAgent(SMALL, CPU), settings), CPU)
+
+
+def test_what_is_left_of_a_checkpoint_for_its_policy_loads_alike():
+    whole = checkpoint_of(SACAgent(replace(SMALL, ema_tau=0.1), CPU))
+    part = replace(whole, state=policy_state(whole))
+    assert part.state["agent"].keys() == {"critic", "actor", "ema_policy"}
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    np.testing.assert_array_equal(load_policy(part, CPU)[0](obs), load_policy(whole, CPU)[0](obs))
+
+
+def test_the_pretrained_policy_of_an_older_version_acts():
+    """Its average, which that version called so, is what is scored, not the latest networks."""
+    pretrained = checkpoint.load(Path(__file__).parents[1] / "pretrained" / "sac_light")
+    policy, view = load_policy(pretrained, CPU)
+    assert (view.frame_stack, view.brake_dead_zone) == (2, True)
+    obs = np.random.default_rng(0).integers(0, 256, (2, 84, 84), np.uint8)
+    action = policy(obs)
+    assert (action.shape, action.dtype) == ((ACTION_DIM,), np.float32)
+    agent = load_agent(pretrained, CPU)
+    assert agent.ema_policy is not None
+    agent.ema_policy = None
+    assert not np.array_equal(action, agent.act(obs, deterministic=True))
+
+
+def test_the_training_of_an_older_version_goes_on():
+    config = replace(SMALL, ema_tau=0.1)
+    agent, fresh, replay = SACAgent(config, CPU), SACAgent(replace(config, seed=99), CPU), random_replay(SMALL)
+    updated(agent, replay, 13)
+    state = saved_and_loaded(agent.state_dict())
+    state["average"] = state.pop("ema_policy")
+    fresh.load_state_dict(state)
+    assert_close_parameters(updated(agent, replay, 3), updated(fresh, replay, 3), 0.0, 0.0)
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    np.testing.assert_array_equal(fresh.act(obs, deterministic=True), agent.act(obs, deterministic=True))
+
+
+def test_a_training_starts_only_from_networks_like_its_own():
+    saved = checkpoint_of(SACAgent(SMALL, CPU))
+    other_rules = replace(SMALL, missed_tile_penalty=3.0, n_step=1, ema_tau=0.5)
+    agent = SACAgent(other_rules, CPU)
+    agent.start_from(initial_agent(other_rules, saved))
+    assert torch.equal(agent.actor.trunk[0].weight, saved.state["agent"]["actor"]["trunk.0.weight"])
+    with pytest.raises(SettingError, match="--start-from some/run was trained with --hidden-dim 16"):
+        initial_agent(replace(SMALL, hidden_dim=17), saved)
 
 
 # Learning -------------------------------------------------------------------------------------------------------------
@@ -754,18 +634,18 @@ class Chase:
         return picture
 
 
-def episode_return(env, driver):
+def episode_return(env, policy):
     obs, total, is_over = env.reset(), 0.0, False
     while not is_over:
-        obs, reward, is_over = env.step(driver(obs))
+        obs, reward, is_over = env.step(policy(obs))
         total += reward
     return total
 
 
-def score(driver):
+def score(policy):
     """Mean return of twenty episodes, always the same ones."""
     env = Chase(seed=10_000)
-    return np.mean([episode_return(env, driver) for _ in range(20)])
+    return np.mean([episode_return(env, policy) for _ in range(20)])
 
 
 def trained(config):
@@ -815,8 +695,8 @@ def test_it_learns_from_pixels(seed, best_constant_score):
         feature_dim=16,
         hidden_dim=64,
     )
-    untrained_score = score(driver_of(SACAgent(config, CPU)))
+    untrained_score = score(policy_of(SACAgent(config, CPU)))
     assert best_constant_score < -5.0, "without a look at the picture there should be little to gain"
     agent, returns = trained(config)
-    assert score(driver_of(agent)) > 0.5 * max(best_constant_score, untrained_score)
+    assert score(policy_of(agent)) > 0.5 * max(best_constant_score, untrained_score)
     assert np.mean(returns[-10:]) > 0.6 * np.mean(returns[:10])

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.soak import finish, start
 from conftest import read_closed, read_metrics
+from session import Evaluator
 
 import checkpoint
 import train
 import training_run
-from benchmarks.soak import finish, start
 from car_racing import TrainingOptions, TrainingRules
 from sac_drq import NETWORKS, SACAgent, SACConfig, driver_of, load_driver
-from session import Evaluator
 from settings import SettingError
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"

@@ -16,8 +16,10 @@ import psutil
 import pytest
 import torch
 from conftest import UPDATE_METRICS, read_closed, read_metrics, rewrite_manifest
+from session import Evaluator, StopSignal, lock_directory
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
+from vec_env import MAX_WORKERS, CarRacingVecEnv, WorkerDiedError
 
 import checkpoint
 import ppo
@@ -26,9 +28,7 @@ import training_run
 from car_racing import make_env
 from checkpoint import CheckpointError
 from ppo import PPOConfig
-from session import Evaluator, StopSignal, lock_directory
 from settings import SettingError
-from vec_env import MAX_WORKERS, CarRacingVecEnv, WorkerDiedError
 
 ROOT = Path(__file__).parent.parent
 SMALL = shlex.split(

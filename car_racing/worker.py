@@ -1,16 +1,18 @@
-"""The process that steps a share of the environments for `vec_env.CarRacingVecEnv`; never started by hand.
+"""The process that steps a part of the environments for `vec_env.CarRacingVecEnv`; never started by hand.
 
-Usage: env_worker.py PIPE_FD MEMORY_FD. It serves until the pipe closes, so it ends with its parent however that ends.
+Usage: python -m car_racing.worker PIPE_FD MEMORY_FD. It serves until the pipe closes, so it ends with its parent,
+however that ends.
 
-Parent and worker talk through a few numbers in shared memory, so that a step costs no system call while both are awake;
-to wake a sleeper costs more than most steps. The pipe carries what is rare: calls, resets, episodes that ended, errors.
+Parent and worker talk through a few numbers in shared memory, so that a step costs no system call while both are busy:
+to wake a process that waits in one costs more than most steps. The pipe carries the rest: calls, resets, episodes that
+ended, errors.
 """
 
 import mmap
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,17 +21,73 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from car_racing import EnvBatch, TrainingOptions, ViewConfig, make_env
+from car_racing.config import RulesConfig, ViewConfig
+from car_racing.envs import make_env
+from car_racing.game import Frame
 
-# How long a worker looks out for the next step before it goes to sleep.
+# How long a worker polls shared memory for the next step before it waits on the pipe.
 SPIN_S = 2e-4
-# A sleeper looks up so often by itself, should the call to wake it have crossed its falling asleep.
+# How long it waits on the pipe at a time. It then looks at shared memory again, in case the parent's message and the
+# worker's going to wait have crossed.
 NAP_S = 0.02
 
 # The numbers of a worker in shared memory: how many requests were made and answered, whether a request or an answer has
-# its words in the pipe, and whether the worker sleeps.
+# its content in the pipe, and whether the worker waits on the pipe.
 REQUESTED, ANSWERED, REQUEST_IN_PIPE, ANSWER_IN_PIPE, ASLEEP = range(5)
 N_SIGNALS = 5
+
+
+class EnvBatch:
+    """Steps environments one after the other into arrays that the caller owns, perhaps in shared memory.
+
+    An episode that ends is followed at once by the next: `obs` then holds the new episode's first observation, and
+    the old one's last is in its info.
+
+    Args:
+        envs: n environments with the same spaces.
+        obs: uint8 (n, frame_stack, 84, 84).
+        rewards: float32 (n,).
+        dones: bool (n,), True where an episode ended with this step.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[gym.Env],
+        obs: Frame,
+        rewards: NDArray[np.float32],
+        dones: NDArray[np.bool_],
+    ) -> None:
+        self.envs = envs
+        self._obs = obs
+        self._rewards = rewards
+        self._dones = dones
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Start a new episode everywhere, and return each one's info."""
+        infos = []
+        for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            self._obs[i], info = env.reset(seed=seed, options=options[i] or None)
+            infos.append(info)
+        return infos
+
+    def step(self, actions: NDArray[np.float32]) -> dict[int, dict[str, Any]]:
+        """One step everywhere, with actions (n, 3).
+
+        Returns:
+            For each environment whose episode ended, its last info, with Stable-Baselines3's `terminal_observation`
+            and `TimeLimit.truncated` (True where the value after the last step must still be bootstrapped).
+        """
+        ended = {}
+        for i, env in enumerate(self.envs):
+            obs, reward, terminated, truncated, info = env.step(actions[i])
+            done = terminated or truncated
+            if done:
+                info["terminal_observation"] = obs
+                info["TimeLimit.truncated"] = truncated and not terminated
+                ended[i] = info
+                obs, _ = env.reset()
+            self._obs[i], self._rewards[i], self._dones[i] = obs, reward, done
+        return ended
 
 
 class BatchArrays:
@@ -65,22 +123,22 @@ class BatchArrays:
         self.dones: NDArray[np.bool_] = take(np.bool_, n_envs)
         self.obs: NDArray[np.uint8] = take(np.uint8, n_envs, *obs_shape)
 
-    def batch(self, envs: list[gym.Env], share: range) -> EnvBatch:
-        """Environments that step in their share of the arrays."""
-        mine = slice(share.start, share.stop)
+    def batch(self, envs: list[gym.Env], indices: range) -> EnvBatch:
+        """Environments that step in their part of the arrays."""
+        mine = slice(indices.start, indices.stop)
         return EnvBatch(envs, self.obs[mine], self.rewards[mine], self.dones[mine])
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker must know to start: the whole batch, its own number and share, and the game's options."""
+    """What a worker must know to start: the whole batch, its own number and environments, and the game's settings."""
 
     n_envs: int
     n_workers: int
     number: int
-    share: range
+    indices: range
     view: ViewConfig
-    training: TrainingOptions | None
+    rules: RulesConfig | None
 
 
 def _env_method(env: gym.Env, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -102,9 +160,9 @@ def serve(pipe: Connection, memory_fd: int) -> None:
     memory = mmap.mmap(memory_fd, BatchArrays.size(setup.n_envs, setup.n_workers, shape))
     arrays = BatchArrays(memory, setup.n_envs, setup.n_workers, shape)
     signals = arrays.signals[setup.number]
-    envs = [make_env(setup.view, setup.training) for _ in setup.share]
-    batch = arrays.batch(envs, setup.share)
-    actions = arrays.actions[setup.share.start : setup.share.stop]
+    envs = [make_env(setup.view, setup.rules) for _ in setup.indices]
+    batch = arrays.batch(envs, setup.indices)
+    actions = arrays.actions[setup.indices.start : setup.indices.stop]
     while True:
         _wait_for_request(pipe, signals)
         command: str = "step"
@@ -116,11 +174,11 @@ def serve(pipe: Connection, memory_fd: int) -> None:
             if command == "step":
                 answer = batch.step(actions) or None
             elif command == "reset":
-                batch.reset(data)
+                answer = batch.reset(*data)
             else:
                 indices, name, args = data
                 answer = [ENV_CALLS[name](envs[i], *args) for i in indices]
-        except Exception as error:  # whatever it is, the parent must hear of it instead of waiting for ever
+        except Exception as error:  # whatever it is, the parent must be told instead of waiting for ever
             answer = error
         # The number first: a parent that waits for it does not read the pipe, and a long answer would not fit in.
         signals[ANSWER_IN_PIPE] = answer is not None
@@ -135,20 +193,20 @@ def _wait_for_request(pipe: Connection, signals: NDArray[np.int64]) -> None:
         if time.perf_counter() < deadline:
             continue
         signals[ASLEEP] = 1
-        # Anything in the pipe ends the nap: a wake-up call, a request, or the end of the parent.
+        # Anything in the pipe ends the wait: a bare wake-up, a request, or the end of the parent.
         if signals[REQUESTED] == signals[ANSWERED] and pipe.poll(NAP_S) and signals[REQUESTED] == signals[ANSWERED]:
-            _drop_wake_up_call(pipe)
+            _drop_wake_up(pipe)
         signals[ASLEEP] = 0
 
 
-def _drop_wake_up_call(pipe: Connection) -> None:
-    """Read a call that came too late to be of use; raises EOFError where the parent is gone."""
+def _drop_wake_up(pipe: Connection) -> None:
+    """Read a wake-up that needs no answer; raises EOFError where the parent is gone."""
     message = pipe.recv()
     assert message is None, "a request came without its number"
 
 
 def _read(pipe: Connection) -> Any:
-    """The next request in the pipe, past wake-up calls."""
+    """The next request in the pipe, past wake-ups."""
     while True:
         message = pipe.recv()
         if message is not None:
@@ -156,7 +214,7 @@ def _read(pipe: Connection) -> Any:
 
 
 def main() -> None:
-    # What a stop means is for the parent to decide; this process ends with the pipe.
+    # The parent decides what a stop signal means; this process ends when the pipe closes.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe_fd, memory_fd = (int(arg) for arg in sys.argv[1:3])
     try:

@@ -1,0 +1,69 @@
+"""Moments of an episode, kept as how they came about.
+
+The game is deterministic: the same start and the same actions lead to the same state, to the last bit.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from car_racing.starts import EpisodeStart, StartKind
+
+
+@dataclass(frozen=True)
+class EpisodeSnapshot:
+    """A moment of an episode.
+
+    Attributes:
+        start: how the episode began.
+        actions: float32 (n, 3), those since.
+    """
+
+    start: EpisodeStart
+    actions: NDArray[np.float32]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The snapshot as plain values, for a checkpoint."""
+        return {"start": asdict(self.start), "actions": self.actions.tolist()}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "EpisodeSnapshot":
+        """The snapshot of `as_plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        start, actions = EpisodeStart(**plain["start"]), plain["actions"]
+        if start.kind not in get_args(StartKind) or type(start.is_mirrored) is not bool:
+            raise ValueError(f"no start of an episode: {start}")
+        if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
+            raise ValueError(f"no seeds of a start: {start}")
+        return cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake that is to be tried again.
+
+    Attributes:
+        before: where the next try begins.
+        tiles: how many tiles the car had touched when the mistake was made.
+    """
+
+    before: EpisodeSnapshot
+    tiles: int
+
+    def as_plain(self) -> dict[str, Any]:
+        """The mistake as plain values, for a checkpoint."""
+        return {"before": self.before.as_plain(), "tiles": self.tiles}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Mistake":
+        """The mistake of `as_plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        return cls(EpisodeSnapshot.from_plain(plain["before"]), int(plain["tiles"]))
