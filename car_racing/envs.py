@@ -64,9 +64,7 @@ class RegisteredView(gym.Wrapper, RecordConstructorArgs):
         known = [field.name for field in fields(ViewConfig)]
         unknown = sorted(set(view) - set(known))
         if unknown:
-            raise TypeError(
-                f"unknown keyword arguments: {', '.join(unknown)} (there are render_mode, {', '.join(known)})"
-            )
+            raise TypeError(f"unknown: {', '.join(unknown)}; the keyword arguments are render_mode, {', '.join(known)}")
         RecordConstructorArgs.__init__(self, render_mode=render_mode, **view)
         gym.Wrapper.__init__(self, _seen(ViewConfig(**view), render_mode))
 

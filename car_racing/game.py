@@ -172,4 +172,4 @@ class FastCarRacing(CarRacing):
             return super()._render(mode)
         # The stock step draws before it takes the frame's 0.1 off the score that the picture shows.
         self._shown_reward = self.reward
-        return self.observe() if self._draws_every_frame else self._not_drawn
+        return self.observe() if self._draws_every_frame else self._not_drawn.copy()

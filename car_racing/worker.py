@@ -250,4 +250,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # What is pickled here must be known to the parent by this module's name, not as part of __main__.
+    from car_racing import worker
+
+    worker.main()

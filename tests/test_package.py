@@ -1,4 +1,4 @@
-"""The game as a package: what an import brings along, what an installation needs, what is registered, what a copy is."""
+"""The game as a package: what an import and an installation bring, what is registered, what a copy is."""
 
 import copy
 import pickle

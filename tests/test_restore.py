@@ -1,4 +1,4 @@
-"""Episodes of training that are captured and restored: exact, and nothing but the documented errors for what is none."""
+"""Episodes of training, captured and restored: exact, and with the documented errors for what is no state."""
 
 import copy
 

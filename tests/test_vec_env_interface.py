@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_options_go_to_each_environments_next_reset_and_to_no_later_one(make):
 
 
 def test_reset_infos_are_those_of_each_environments_latest_reset(make):
-    view, rules = ViewConfig(action_repeat=10), RulesConfig(max_idle_frames=20)
+    view, rules = ViewConfig(action_repeat=10), RulesConfig(max_idle_frames=20, lost_start_prob=0.0)
     env, single = make(view, rules), make_env(view, rules)
     seeds = env.seed(1)
     env.reset()
@@ -85,13 +86,27 @@ def test_without_a_render_mode_there_are_no_images(make):
         assert env.get_images() == [None] * N_ENVS
 
 
-def test_sb3s_video_recorder_takes_its_pictures(make, tmp_path):
-    pytest.importorskip("moviepy", reason="VecVideoRecorder writes with it")
+def test_sb3s_video_recorder_takes_its_pictures(make, tmp_path, monkeypatch):
+    films = []
+
+    class Clip:
+        """In place of moviepy's, which is not among the requirements."""
+
+        def __init__(self, frames, fps):
+            films.append((len(frames), frames[0].shape[2], fps))
+
+        def write_videofile(self, path):
+            assert path.endswith(".mp4")
+
+    monkeypatch.setitem(sys.modules, "moviepy", ModuleType("moviepy"))
+    for name in ("moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["moviepy.video.io.ImageSequenceClip"], "ImageSequenceClip", Clip, raising=False)
     env = VecVideoRecorder(make(render_mode="rgb_array"), str(tmp_path), lambda step: step == 0, video_length=3)
     env.reset()
     for _ in range(4):
         env.step(np.stack([BRAKE] * N_ENVS))
-    assert list(tmp_path.glob("*.mp4"))
+    assert films == [(4, 3, 50)]
 
 
 def test_an_attribute_that_is_not_there_is_said_so_everywhere(make):
@@ -131,7 +146,7 @@ def test_nothing_in_the_current_directory_stands_in_for_what_a_worker_imports(tm
         "print(env.reset().shape)\n"
         "env.close()\n"
     )
-    # What an empty entry and a dot stand for, the parent is kept from by its own -P and by what is set after its start.
+    # An empty entry and a dot stand for the current directory. They are added once this process itself has started.
     code = (
         f"import os\nos.environ['PYTHONPATH'] = {os.pathsep + '.' + os.pathsep!r} + os.environ['PYTHONPATH']\n" + code
     )
