@@ -36,7 +36,7 @@ EPISODE_METRICS: Mapping[str, str] = {
     "r": "return",
     "l": "length_steps",
     "frames": "length_frames",
-    "tiles_share": "tiles_share",
+    "tiles_fraction": "tiles_fraction",
     "lap_finished": "lap_finished",
 }
 
