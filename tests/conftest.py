@@ -1,4 +1,4 @@
-"""For every test: no display, Ctrl-C not ignored, figures at the end, a clean state of Aim, and trained runs to share."""
+"""For every test: no display, Ctrl-C not ignored, figures at the end, a clean state of Aim, trained runs to share."""
 
 import functools
 import hashlib

@@ -1,12 +1,10 @@
 """What both training scripts have in common: train, stop, resume, start from; and every mistake a user can make."""
 
 import dataclasses
-import os
 import re
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -15,7 +13,6 @@ import torch
 
 import checkpoint
 import ppo
-import sac_drq
 import train
 import train_ppo
 import training_run
@@ -623,9 +620,3 @@ def test_the_environments_are_told_how_far_the_training_is(script, whole_run, he
     assert train_small(script, 64, "--no-aim", *argv) == 0
     done = np.arange(64) if script == "train.py" else np.array([0, 32])
     np.testing.assert_allclose(told, done / 64 if is_from_scratch else np.ones(len(done)))
-
-
-def test_the_defaults_of_old_and_new_agents_are_those_of_their_modules(script):
-    assert spec_of(script).config_class is {"train.py": sac_drq, "train_ppo.py": ppo}[script].CONFIG_CLASS
-    assert Path(spec_of(script).script).name == script
-    assert os.path.exists(Path(train.__file__).with_name(script))
