@@ -310,7 +310,8 @@ def _resumed_job(spec: AgentSpec, overrides: dict[str, Any], explicit: dict[str,
         raise SettingError(
             f"--resume {given} has done its {meta['steps']:,} steps; give a larger {flag_of(spec.total)}"
         )
-    options = RunOptions(**{"eval_tracks": meta["eval_tracks"], **explicit})
+    intervals = {key: value for key, value in meta.get("intervals", {}).items() if key in RECIPE_OPTIONS}
+    options = RunOptions(**{**intervals, "eval_tracks": meta["eval_tracks"], **explicit})
     if options.eval_tracks != meta["eval_tracks"]:
         raise SettingError(
             f"--resume goes on with the checkpoint's settings; leave out what contradicts them: --eval-tracks "
@@ -353,6 +354,7 @@ def _is_whole(meta: dict[str, Any]) -> bool:
         and isinstance(meta.get("run_name"), str)
         and isinstance(meta.get("config"), dict)
         and isinstance(meta.get("aim_run"), str | None)
+        and isinstance(meta.get("intervals", {}), dict)
         and (meta.get("best") is None or best_of(meta["best"]) is not None)
         and (isinstance(stages, list) and bool(stages) and all(isinstance(stage, dict) for stage in stages))
         and (type(meta.get("stage", 0)) is int and 0 <= meta.get("stage", 0) < len(stages))
