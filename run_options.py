@@ -80,6 +80,7 @@ class AgentSpec:
         label: what the names of its runs begin with, by its settings.
         script: the script's file.
         needs: what a checkpoint's state must hold for a training to go on with it.
+        network_settings: the settings that decide the networks and what they see; alike in all stages.
     """
 
     name: str
@@ -89,6 +90,7 @@ class AgentSpec:
     label: Callable[[Any], str]
     script: str
     needs: tuple[str, ...]
+    network_settings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,13 @@ def stage_configs(spec: AgentSpec, recipe: Recipe, overrides: dict[str, Any]) ->
         changes = {key: value for key, value in stage.items() if key != recipes.STEPS}
         steps = max(round(stage[recipes.STEPS] * total / sum_of_steps), 1)
         configs.append(spec.config_class(**{**_as_fields(settings | changes), **overrides, spec.total: steps}))
+    for name in spec.network_settings:
+        values = [getattr(config, name) for config in configs]
+        if len(set(values)) > 1:
+            raise SettingError(
+                f"{name} is {' and '.join(map(str, dict.fromkeys(values)))} in its stages, which share their networks; "
+                "move it above the stages"
+            )
     return configs
 
 
@@ -301,7 +310,8 @@ def _resumed_job(spec: AgentSpec, overrides: dict[str, Any], explicit: dict[str,
         raise SettingError(
             f"--resume {given} has done its {meta['steps']:,} steps; give a larger {flag_of(spec.total)}"
         )
-    options = RunOptions(**{"eval_tracks": meta["eval_tracks"], **explicit})
+    intervals = {key: value for key, value in meta.get("intervals", {}).items() if key in RECIPE_OPTIONS}
+    options = RunOptions(**{**intervals, "eval_tracks": meta["eval_tracks"], **explicit})
     if options.eval_tracks != meta["eval_tracks"]:
         raise SettingError(
             f"--resume goes on with the checkpoint's settings; leave out what contradicts them: --eval-tracks "
@@ -344,6 +354,7 @@ def _is_whole(meta: dict[str, Any]) -> bool:
         and isinstance(meta.get("run_name"), str)
         and isinstance(meta.get("config"), dict)
         and isinstance(meta.get("aim_run"), str | None)
+        and isinstance(meta.get("intervals", {}), dict)
         and (meta.get("best") is None or best_of(meta["best"]) is not None)
         and (isinstance(stages, list) and bool(stages) and all(isinstance(stage, dict) for stage in stages))
         and (type(meta.get("stage", 0)) is int and 0 <= meta.get("stage", 0) < len(stages))

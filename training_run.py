@@ -183,9 +183,10 @@ class TrainingRun:
             return
         try:
             restore(resumed)
-        except WorkerDiedError:
-            raise
         except Exception as error:  # a stranger's file provokes whatever the parts that it is given to raise
+            if isinstance(error, WorkerDiedError) and error.__cause__ is None:
+                raise
+            # A worker that lives has handed on what its own environment raised.
             what = in_one_line(error)
             raise CheckpointError(f"{resumed.path} is no whole {self.job.spec.name} checkpoint ({what})") from None
         resumed.state.clear()

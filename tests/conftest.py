@@ -1,15 +1,21 @@
-"""For every test: no display, Ctrl-C not ignored, figures at the end, and a clean state of Aim."""
+"""For every test: no display, Ctrl-C not ignored, figures at the end, a clean state of Aim, trained runs to share."""
 
+import functools
+import hashlib
 import os
 import signal
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# Tests run beside each other; threads that wait for work would spin on the cores that others need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts background jobs with SIGINT ignored, and the scripts under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
 from aim_writer import AimTracker
+from tests.helpers import TOTAL, finish, start
+from tests.trainings import FLAGS
 
 
 @pytest.fixture
@@ -32,3 +38,39 @@ def pytest_terminal_summary(terminalreporter):
 def aim_is_well(monkeypatch):
     """Forget an earlier test's failure of Aim, which would make a script exit by `os._exit`."""
     monkeypatch.setattr(AimTracker, "has_failed", False)
+
+
+# The replay buffer has wrapped around at the end; PPO has made three iterations.
+SHARED_RUNS = {
+    "train.py": (120, ["--eval-freq", "60", "--checkpoint-freq", "50"]),
+    "train_ppo.py": (96, ["--eval-freq", "64", "--checkpoint-freq", "64"]),
+}
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    """A function from a script to a small whole run of it, as a user starts it: its place, and how the process ended.
+
+    It is shared by many tests, so none may write to it; copy it first.
+    """
+
+    @functools.cache
+    def train_once(script):
+        place = tmp_path_factory.mktemp("whole_run")
+        steps, intervals = SHARED_RUNS[script]
+        args = [*FLAGS[script], *intervals, "--eval-tracks", 1, "--run-name", "small", TOTAL[script], steps]
+        done = finish(start(script, *args, cwd=place))
+        assert done[0] == 0, done
+        made.append((place, fingerprint(place / "checkpoints")))
+        return place, done
+
+    made = []
+    yield train_once
+    for place, before in made:
+        assert fingerprint(place / "checkpoints") == before, "a test has written to a run that others share"
+
+
+def fingerprint(directory):
+    """The files below a directory, with their contents' checksums."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,120 @@
+"""PPO as it is set up: its settings reach SB3, its rate anneals, its state comes back, its policy loads."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+import checkpoint
+import ppo
+from checkpoint import CheckpointError
+from ppo import AnnealedRate, PPOConfig
+from tests.helpers import SMALL_PPO, save_ppo
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("first_step", [0, 1_000_000])
+def test_the_rate_falls_with_each_iteration_to_nothing_after_the_last(first_step):
+    rate = AnnealedRate(1.0, first_step, total_steps=400, rollout_size=100)
+    # SB3 asks after an iteration's steps are counted, with 1 - count / last count.
+    rates = [rate(1.0 - (first_step + count) / (first_step + 400)) for count in (100, 200, 300, 400)]
+    assert rates == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_the_rate_of_a_last_iteration_that_goes_past_the_total_stays_positive():
+    rate = AnnealedRate(2.0, 0, total_steps=250, rollout_size=100)
+    assert [rate(1.0 - count / 250) for count in (100, 200, 300)] == pytest.approx([2.0, 1.2, 0.4])
+
+
+def made(config, **kwargs):
+    return ppo.make_model(config, ppo.make_training_env(config), CPU, **kwargs)
+
+
+def test_every_setting_reaches_the_model():
+    config = PPOConfig(
+        n_envs=3, n_steps=7, batch_size=21, n_epochs=5, learning_rate=3e-3, clip_range=0.3, ent_coef=0.02, vf_coef=0.4,
+        max_grad_norm=0.6, gamma=0.97, gae_lambda=0.85, seed=9, feature_dim=12, deterministic_action="mode",
+    )  # fmt: skip
+    model = made(config)
+    try:
+        for name in (
+            "n_envs", "n_steps", "batch_size", "n_epochs", "ent_coef", "vf_coef", "max_grad_norm", "gamma", "gae_lambda",
+            "seed",
+        ):  # fmt: skip
+            assert getattr(model, name) == getattr(config, name), name
+        assert model.clip_range(0.5) == 0.3
+        assert model.lr_schedule(1.0) == 3e-3
+        assert model.policy.features_dim == 12
+        assert model.policy.action_dist.deterministic_action == "mode"
+        env = model.get_vec_normalize_env()
+        assert (env.num_envs, env.gamma, env.clip_reward, env.norm_obs, env.norm_reward) == (3, 0.97, 10.0, False, True)
+        assert model.observation_space.dtype == np.uint8
+    finally:
+        model.env.close()
+
+
+def test_a_stage_has_its_own_seed_and_its_place_in_the_run():
+    model = made(SMALL_PPO, seed=77, first_step=4_000)
+    try:
+        assert (model.seed, model.num_timesteps) == (77, 4_000)
+    finally:
+        model.env.close()
+
+
+def test_whole_iterations_are_trained():
+    sizes = {"n_envs": 2, "n_steps": 50, "batch_size": 100}
+    assert [PPOConfig(total_timesteps=n, **sizes).whole_timesteps for n in (1, 100, 101)] == [100, 100, 200]
+
+
+def test_a_restored_training_goes_on_as_the_captured_one():
+    trained, fresh = made(SMALL_PPO), made(dataclasses.replace(SMALL_PPO, seed=8))
+    try:
+        trained.learn(32)
+        state = ppo.capture(trained)
+        ppo.restore(fresh, state)
+        assert (fresh.num_timesteps, fresh._n_updates) == (32, trained._n_updates)
+        results = []
+        for model in (trained, fresh):
+            torch.manual_seed(0)
+            np.random.seed(0)
+            model.learn(32, reset_num_timesteps=False)
+            results.append(ppo.capture(model))
+        ours, theirs = results
+        assert all(torch.equal(ours["policy"][key], value) for key, value in theirs["policy"].items())
+        for key in ("reward_statistics", "envs", "episode_starts", "num_timesteps", "successes"):
+            assert ours[key] == theirs[key], key
+        assert not all(torch.equal(state["policy"][key], value) for key, value in ours["policy"].items()), "a copy"
+    finally:
+        trained.env.close()
+        fresh.env.close()
+
+
+@pytest.mark.parametrize("use_gaussian", [False, True])
+def test_a_loaded_policy_acts_as_the_networks_that_were_saved(tmp_path, use_gaussian):
+    config = dataclasses.replace(SMALL_PPO, use_gaussian=use_gaussian)
+    loaded = checkpoint.load(save_ppo(tmp_path, "policy", config))
+    torch.manual_seed(5)
+    networks = ppo.make_networks(config)
+    policy, view = ppo.load_policy(loaded, CPU)
+    assert view == config.view
+    for obs in np.random.default_rng(0).integers(0, 256, (3, *view.obs_shape), np.uint8):
+        np.testing.assert_array_equal(policy(obs), networks.predict(obs, deterministic=True)[0])
+
+
+def test_numbers_that_are_not_finite_make_no_policy(tmp_path):
+    loaded = checkpoint.load(save_ppo(tmp_path, "policy"))
+    next(iter(loaded.state["policy"].values())).view(-1)[0] = float("inf")
+    with pytest.raises(CheckpointError, match="whose numbers are not finite"):
+        ppo.load_policy(loaded, CPU)
+
+
+def test_an_exported_file_is_sb3s_own_and_acts_the_same(tmp_path):
+    loaded = checkpoint.load(save_ppo(tmp_path, "policy"))
+    ppo.export_sb3(loaded, tmp_path / "policy.zip")
+    model = PPO.load(tmp_path / "policy.zip", device="cpu")
+    policy, view = ppo.load_policy(loaded, CPU)
+    for obs in np.random.default_rng(1).integers(0, 256, (3, *view.obs_shape), np.uint8):
+        np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], policy(obs))

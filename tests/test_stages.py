@@ -1,0 +1,169 @@
+"""A training in two stages: one run, which any stop and resume leaves as it is to the last bit."""
+
+import shutil
+
+import pytest
+import torch
+
+import checkpoint
+from car_racing.config import ViewConfig
+from policies import load_policy
+from ppo import PPOConfig
+from sac_drq import SACConfig
+from tests.soak import Finished
+from tests.trainings import (
+    MODULES,
+    SCRIPTS,
+    ask_for_a_stop,
+    prepared,
+    resume,
+    spec_of,
+    stop_after_update,
+    stop_in_step,
+)
+from training_run import TrainingRun
+
+# Both stages have 64 steps: two iterations of PPO's.
+END, TOTAL_STEPS = 64, 128
+RECIPES = {
+    "train.py": """agent = "sac"
+encoder = "light"
+hidden_dim = 16
+feature_dim = 8
+batch_size = 8
+learning_starts = 20
+replay_size = 50
+ema_tau = 0.1
+""",
+    "train_ppo.py": """agent = "ppo"
+n_envs = 2
+n_steps = 16
+batch_size = 16
+n_epochs = 2
+feature_dim = 16
+""",
+}
+STAGES = """seed = 3
+eval_freq = 64
+eval_tracks = 1
+checkpoint_freq = 1000
+max_idle_frames = 60
+
+[[stages]]
+steps = 64
+action_repeat = 10
+learning_rate = 1e-3
+
+[[stages]]
+steps = 64
+action_repeat = 5
+learning_rate = 5e-4
+"""
+
+
+def train_in_stages(script, place, monkeypatch):
+    """Train both stages, or up to a stop, in `place/run`; the exit code."""
+    place.mkdir(exist_ok=True)
+    monkeypatch.chdir(place)
+    (place / "two.toml").write_text(RECIPES[script] + STAGES)
+    return MODULES[script].train(prepared(script, "--recipe", "two.toml", "--checkpoint-dir", "run", "--device", "cpu"))
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def undisturbed(request, tmp_path_factory):
+    """A whole run of both stages; no test writes to it."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert train_in_stages(request.param, place, monkeypatch) == 0
+    return request.param, place, Finished.read(place)
+
+
+def test_stages_are_one_run_whose_steps_and_frames_go_on(undisturbed):
+    script, place, finished = undisturbed
+    assert [path.name for path in (place / "run").glob("step_*")] == [f"step_{TOTAL_STEPS:09d}"]
+    assert finished.meta["steps"] == TOTAL_STEPS
+    assert finished.meta["frames"] == 64 * 10 + 64 * 5
+    assert sorted(finished.series["mean_return", "eval"]) == [END, TOTAL_STEPS]
+    frames = finished.series["frames", "time"]
+    assert (frames[END], frames[TOTAL_STEPS]) == (640, 960)
+    meta = checkpoint.load(place / "run").meta
+    assert (meta["stage"], meta["config"]) == (1, meta["stages"][1])
+    assert [(stage["action_repeat"], stage["learning_rate"]) for stage in meta["stages"]] == [(10, 1e-3), (5, 5e-4)]
+    assert [stage[spec_of(script).total] for stage in meta["stages"]] == [64, 64]
+    assert meta["recipe"]["name"] == "two"
+    assert sorted(finished.series["return", "episode"]) == list(range(1, meta["episodes"] + 1))
+
+
+# Where the stop comes, and the stage and step of the checkpoint that it leaves with each script.
+STOPS = {
+    "in the middle of stage 1": (stop_in_step, 40, {"train.py": (0, 40), "train_ppo.py": (0, 32)}),
+    "at the end of stage 1": (stop_after_update, END, {"train.py": (0, END), "train_ppo.py": (0, END)}),
+    "in the first steps of stage 2": (stop_in_step, 66, {"train.py": (1, 66), "train_ppo.py": (1, END)}),
+    "in the middle of stage 2": (stop_in_step, 110, {"train.py": (1, 110), "train_ppo.py": (1, 96)}),
+}
+
+
+@pytest.mark.parametrize("where", STOPS)
+def test_a_stop_and_a_resume_leave_the_run_as_it_is_to_the_last_bit(undisturbed, tmp_path, where):
+    script, _, expected = undisturbed
+    stop, step, saved_at = STOPS[where]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop(monkeypatch, step)
+        assert train_in_stages(script, tmp_path, monkeypatch) == 143
+        meta = checkpoint.load(tmp_path / "run").meta
+        assert (meta["stage"], meta["steps"]) == saved_at[script]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(tmp_path)
+        assert resume(script, "run", "--device", "cpu") == 0
+    assert not expected.differences(Finished.read(tmp_path))
+
+
+def test_the_second_stage_begins_with_the_networks_and_not_the_optimizer_of_the_first(
+    undisturbed, tmp_path, monkeypatch
+):
+    """Stopped right after the first stage, and right before the second one's first step, the networks are the same."""
+    script = undisturbed[0]
+    stop_after_update(monkeypatch, END)
+    assert train_in_stages(script, tmp_path, monkeypatch) == 143
+    first = checkpoint.load(tmp_path / "run").state
+    real, begun = TrainingRun.resume, []
+
+    def stopped_as_the_stage_begins(self, restore):
+        real(self, restore)
+        if self.stage.index == 1 and not begun:
+            begun.append(True)
+            ask_for_a_stop()
+
+    monkeypatch.setattr(TrainingRun, "resume", stopped_as_the_stage_begins)
+    assert resume(script, "run", "--device", "cpu") == 143
+    assert begun
+    second = checkpoint.load(tmp_path / "run")
+    if script == "train.py":
+        same, optimizer = ("critic", "actor"), second.state["agent"]["critic_optimizer"]
+        first, second_state = first["agent"], second.state["agent"]
+    else:
+        same, optimizer = ("policy",), second.state["optimizer"]
+        second_state = second.state
+    assert second.meta["stage"] == 1
+    for name in same:
+        assert all(torch.equal(second_state[name][key], value) for key, value in first[name].items())
+    assert not optimizer["state"]
+
+
+def test_a_best_of_the_first_stage_is_scored_with_that_stages_view(undisturbed, tmp_path, monkeypatch):
+    script, _, _ = undisturbed
+    stop_after_update(monkeypatch, 96)
+    assert train_in_stages(script, tmp_path, monkeypatch) == 143
+    best = checkpoint.load(tmp_path / "run" / checkpoint.BEST)
+    assert (best.meta["stage"], best.meta["steps"]) == (0, END)
+    _, view = load_policy(best)
+    stack = (PPOConfig if script == "train_ppo.py" else SACConfig)().frame_stack
+    assert view == ViewConfig(action_repeat=10, frame_stack=stack, brake_dead_zone=script == "train.py")
+
+
+def test_the_steps_of_stages_are_set(undisturbed, tmp_path):
+    script, place, _ = undisturbed
+    shutil.copytree(place / "run", tmp_path / "run")
+    flag = f"--{spec_of(script).total.replace('_', '-')}"
+    with pytest.raises(ValueError, match=f"has stages, whose steps are set; leave out {flag}"):
+        prepared(script, "--resume", tmp_path / "run", flag, 999)
