@@ -122,6 +122,12 @@ class TrainingEpisodes(gym.Wrapper):
         Raises:
             KeyError, TypeError, ValueError: if the state is no such episode.
         """
+        try:
+            return self._restore(state)
+        except OverflowError as error:  # of a number that is too large for NumPy, or infinite
+            raise ValueError(f"no state of an episode: {error}") from error
+
+    def _restore(self, state: dict[str, Any]) -> Frame:
         if "present" in state:
             self._rng.bit_generator.state = state["next_tracks"]
             return self.reset()[0]

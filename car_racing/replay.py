@@ -40,7 +40,11 @@ class EpisodeSnapshot:
             raise ValueError(f"no start of an episode: {start}")
         if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
             raise ValueError(f"no seeds of a start: {start}")
-        return cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+        with np.errstate(over="ignore"):  # what overflows is not finite
+            actions = np.array(actions, dtype=np.float32).reshape(len(actions), 3)
+        if not np.isfinite(actions).all():
+            raise ValueError("an action of the episode is not finite")
+        return cls(start, actions)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Mistake:
     """A mistake that is to be tried again.
 
     Attributes:
-        before: where the next try begins.
+        before: where the next try begins, in an episode that began at a lap's start.
         tiles: how many tiles the car had touched when the mistake was made.
     """
 
@@ -66,4 +70,7 @@ class Mistake:
         Raises:
             KeyError, TypeError, ValueError: if it is none.
         """
-        return cls(EpisodeSnapshot.from_plain(plain["before"]), int(plain["tiles"]))
+        before = EpisodeSnapshot.from_plain(plain["before"])
+        if before.start.kind != "lap":
+            raise ValueError(f"no start of a mistake: {before.start}")
+        return cls(before, int(plain["tiles"]))
