@@ -139,12 +139,20 @@ class CarRacingVecEnv(VecEnv):
         view: what a step is.
         rules: the rules of training, or None for the plain game.
         n_workers: processes beside this one; 0 steps all of them here.
+        render_mode: Gymnasium's own, for `render()` and `get_images()`; "rgb_array" for SB3's `VecVideoRecorder`.
 
     Raises:
         WorkerDiedError: from any method that needs a worker that is gone.
     """
 
-    def __init__(self, n_envs: int, view: ViewConfig, rules: RulesConfig | None, n_workers: int) -> None:
+    def __init__(
+        self,
+        n_envs: int,
+        view: ViewConfig,
+        rules: RulesConfig | None,
+        n_workers: int,
+        render_mode: str | None = None,
+    ) -> None:
         n_workers = min(n_workers, n_envs - 1)
         size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
         here, *others = (
@@ -159,10 +167,10 @@ class CarRacingVecEnv(VecEnv):
             os.ftruncate(memory_fd, size)
             self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, n_workers, view.obs_shape)
             for number, indices in enumerate(others):
-                setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules)
+                setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules, render_mode)
                 self._workers.append(_Worker(setup, memory_fd, self._arrays.signals[number]))
             os.close(memory_fd)
-        self._envs = [make_env(view, rules) for _ in here]
+        self._envs = [make_env(view, rules, render_mode) for _ in here]
         self._batch = self._arrays.batch(self._envs, here)
         super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
 
@@ -192,9 +200,11 @@ class CarRacingVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         ended = self._batch.step(self._arrays.actions)
         for worker in self._workers:
-            for i, info in (worker.answer() or {}).items():
-                ended[worker.envs[i]] = info
-        infos = [ended.get(i, {}) for i in range(self.num_envs)]
+            for i, both_infos in (worker.answer() or {}).items():
+                ended[worker.envs[i]] = both_infos
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i, (last_info, reset_info) in ended.items():
+            infos[i], self.reset_infos[i] = last_info, reset_info
         return self._arrays.obs.copy(), self._arrays.rewards.copy(), self._arrays.dones.copy(), infos
 
     def close(self) -> None:
@@ -219,6 +229,10 @@ class CarRacingVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         return self._call("env_method", indices, method_name, method_args, method_kwargs)
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """What every environment's `render()` returns: uint8 (400, 600, 3), RGB, with the render mode "rgb_array"."""
+        return self.env_method("render")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         # Answered here: unpickling one of SB3's classes would make a worker import torch.
@@ -246,6 +260,7 @@ def make_vec_env(
     view: ViewConfig | None = None,
     rules: RulesConfig | None = None,
     n_workers: int | None = None,
+    render_mode: str | None = None,
 ) -> CarRacingVecEnv:
     """n environments, by default over all cores: this process and a worker for each other core, up to `MAX_WORKERS`.
 
@@ -253,4 +268,4 @@ def make_vec_env(
     """
     if n_workers is None:
         n_workers = min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS)
-    return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers)
+    return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers, render_mode)

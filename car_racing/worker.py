@@ -70,12 +70,13 @@ class EnvBatch:
             infos.append(info)
         return infos
 
-    def step(self, actions: NDArray[np.float32]) -> dict[int, dict[str, Any]]:
+    def step(self, actions: NDArray[np.float32]) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
         """One step everywhere, with actions (n, 3).
 
         Returns:
             For each environment whose episode ended, its last info, with Stable-Baselines3's `terminal_observation`
-            and `TimeLimit.truncated` (True where the value after the last step must still be bootstrapped).
+            and `TimeLimit.truncated` (True where the value after the last step must still be bootstrapped), and the
+            first info of the new episode.
         """
         ended = {}
         for i, env in enumerate(self.envs):
@@ -84,8 +85,8 @@ class EnvBatch:
             if done:
                 info["terminal_observation"] = obs
                 info["TimeLimit.truncated"] = truncated and not terminated
-                ended[i] = info
-                obs, _ = env.reset()
+                obs, reset_info = env.reset()
+                ended[i] = info, reset_info
             self._obs[i], self._rewards[i], self._dones[i] = obs, reward, done
         return ended
 
@@ -139,6 +140,7 @@ class WorkerSetup:
     indices: range
     view: ViewConfig
     rules: RulesConfig | None
+    render_mode: str | None
 
 
 def _env_method(env: gym.Env, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -160,7 +162,7 @@ def serve(pipe: Connection, memory_fd: int) -> None:
     memory = mmap.mmap(memory_fd, BatchArrays.size(setup.n_envs, setup.n_workers, shape))
     arrays = BatchArrays(memory, setup.n_envs, setup.n_workers, shape)
     signals = arrays.signals[setup.number]
-    envs = [make_env(setup.view, setup.rules) for _ in setup.indices]
+    envs = [make_env(setup.view, setup.rules, setup.render_mode) for _ in setup.indices]
     batch = arrays.batch(envs, setup.indices)
     actions = arrays.actions[setup.indices.start : setup.indices.stop]
     while True:
