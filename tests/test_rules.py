@@ -153,7 +153,7 @@ def test_wheels_that_touch_no_tile_left_behind_are_charged():
         rewards, touched = [], [set() for _ in range(4)]
         for frame in range(400):
             action = along_the_road(game)
-            action[0] += 0.7 * np.sin(frame / 25.0)
+            action[0] += 1.0 * np.sin(frame / 25.0)
             rewards.append(env.step(action)[1])
             for wheel, tiles in zip(game.car.wheels, touched, strict=True):
                 tiles.update(tile.idx for tile in wheel.tiles)
