@@ -51,7 +51,7 @@ class Mistake:
     """A mistake that is to be tried again.
 
     Attributes:
-        before: where the next try begins.
+        before: where the next try begins, in an episode that began at a lap's start.
         tiles: how many tiles the car had touched when the mistake was made.
     """
 
@@ -69,4 +69,7 @@ class Mistake:
         Raises:
             KeyError, TypeError, ValueError, OverflowError: if it is none.
         """
-        return cls(EpisodeSnapshot.from_plain(plain["before"]), int(plain["tiles"]))
+        before = EpisodeSnapshot.from_plain(plain["before"])
+        if before.start.kind != "lap":
+            raise ValueError(f"no start of a mistake: {before.start}")
+        return cls(before, int(plain["tiles"]))
