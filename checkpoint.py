@@ -81,17 +81,7 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
     try:
-        # Through memory: torch's own writer answers a full disk with a RuntimeError.
-        serialised = io.BytesIO()
-        torch.save(dict(state), serialised)
-        files = {STATE: directory / f"{STATE}-{token}.pt"}
-        files[STATE].write_bytes(serialised.getbuffer())
-        del serialised
-        for array_name, array in (arrays or {}).items():
-            files[array_name] = directory / f"{array_name}-{token}.npy"
-            np.save(files[array_name], array, allow_pickle=False)
-        for path in files.values():
-            _flush(path)
+        files = _write_data(directory, token, state, arrays or {})
         manifest = {
             "format_version": FORMAT_VERSION,
             "saved_at_ns": _later_than_all(run_directory),
@@ -108,12 +98,30 @@ def save(
             with contextlib.suppress(OSError):
                 directory.rmdir()
         raise
-    # The checkpoint is in place; a file system that cannot flush a directory does not take it back.
+    # The checkpoint is in place, even on a file system that cannot flush a directory.
     with contextlib.suppress(OSError):
         _flush(directory)
         _flush(run_directory)
     _remove_own_files(directory, keep=lambda name: token in name)
     return directory
+
+
+def _write_data(
+    directory: Path, token: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, Path]:
+    """Write and flush a checkpoint's data files under new names with `token` in them; their paths by what they hold."""
+    # Through memory: torch's own writer answers a full disk with a RuntimeError.
+    serialised = io.BytesIO()
+    torch.save(dict(state), serialised)
+    files = {STATE: directory / f"{STATE}-{token}.pt"}
+    files[STATE].write_bytes(serialised.getbuffer())
+    del serialised
+    for name, array in arrays.items():
+        files[name] = directory / f"{name}-{token}.npy"
+        np.save(files[name], array, allow_pickle=False)
+    for path in files.values():
+        _flush(path)
+    return files
 
 
 def save_step(
@@ -290,7 +298,7 @@ def _saved_at_ns(path: Path) -> int:
         saved_at_ns = _read_manifest(path)["saved_at_ns"]
     except (CheckpointError, KeyError):
         saved_at_ns = None
-    # A damaged one, as `load` is to say: by the file's own time it is looked at in its turn.
+    # Unreadable: sort it by its file's time, so that `load` still reaches and reports it.
     return saved_at_ns if isinstance(saved_at_ns, int) else (path / MANIFEST).stat().st_mtime_ns
 
 

@@ -80,6 +80,7 @@ class AgentSpec:
         label: what the names of its runs begin with, by its settings.
         script: the script's file.
         needs: what a checkpoint's state must hold for a training to go on with it.
+        network_settings: the settings that decide the networks and what they see; alike in all stages.
     """
 
     name: str
@@ -89,6 +90,7 @@ class AgentSpec:
     label: Callable[[Any], str]
     script: str
     needs: tuple[str, ...]
+    network_settings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,13 @@ def stage_configs(spec: AgentSpec, recipe: Recipe, overrides: dict[str, Any]) ->
         changes = {key: value for key, value in stage.items() if key != recipes.STEPS}
         steps = max(round(stage[recipes.STEPS] * total / sum_of_steps), 1)
         configs.append(spec.config_class(**{**_as_fields(settings | changes), **overrides, spec.total: steps}))
+    for name in spec.network_settings:
+        values = [getattr(config, name) for config in configs]
+        if len(set(values)) > 1:
+            raise SettingError(
+                f"{name} is {' and '.join(map(str, dict.fromkeys(values)))} in its stages, which share their networks; "
+                "move it above the stages"
+            )
     return configs
 
 

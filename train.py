@@ -17,7 +17,7 @@ from car_racing import make_env
 from checkpoint import Checkpoint
 from process import capture_generators, restore_generators, seed_generators
 from run_options import AgentSpec, Job, Stage
-from sac_drq import AGENT, TOTAL, SACAgent, SACConfig, initial_agent, make_replay, policy_of
+from sac_drq import AGENT, NETWORK_SETTINGS, TOTAL, SACAgent, SACConfig, initial_agent, make_replay, policy_of
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
 SPEC = AgentSpec(
@@ -28,6 +28,7 @@ SPEC = AgentSpec(
     label=lambda _: "sac_drq",
     script="train.py",
     needs=("agent", "replay", "env"),
+    network_settings=NETWORK_SETTINGS,
 )
 
 # Steps between two points of the update's metrics in Aim: often enough to see, seldom enough to cost nothing.

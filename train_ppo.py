@@ -14,6 +14,7 @@ from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint
 from ppo import (
     AGENT,
+    NETWORK_SETTINGS,
     TOTAL,
     PPOConfig,
     capture,
@@ -36,6 +37,7 @@ SPEC = AgentSpec(
     label=lambda config: "ppo_gaussian" if config.use_gaussian else "ppo_beta",
     script="train_ppo.py",
     needs=("policy", "optimizer", "envs"),
+    network_settings=NETWORK_SETTINGS,
 )
 
 # SB3's name for PPO's clipped surrogate loss, and the name under which this project's agents report theirs.

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import torch
 from aim.storage.context import Context
-from conftest import UPDATE_METRICS, read_closed, read_metrics
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Logger, Video, configure
+from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Video, configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import aim_writer
 from aim_writer import EPISODE_METRICS, AimEpisodeCallback, AimTracker, AimWriter, split_key
 from beta_policy import BetaActorCriticPolicy
-from car_racing import EpisodeStatistics
+from car_racing import ViewConfig, make_env
+from tests.helpers import UPDATE_METRICS, read_closed, read_metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -354,7 +354,14 @@ class Corridor(gym.Env):
         self.steps += 1
         info = {}
         if self.steps == 3:
-            info["episode"] = {"r": 3.5, "l": 3, "frames": 12, "tiles": 9, "tiles_share": 0.25, "lap_finished": False}
+            info["episode"] = {
+                "r": 3.5,
+                "l": 3,
+                "frames": 12,
+                "tiles": 9,
+                "tiles_fraction": 0.25,
+                "lap_finished": False,
+            }
         return np.zeros(2, np.float32), 1.0, self.steps == 3, False, info
 
 
@@ -385,7 +392,7 @@ def test_every_episode_arrives_though_two_end_at_once(tracker):
     assert series["return", "episode"] == dict.fromkeys(numbers, 3.5)
     assert series["length_steps", "episode"] == dict.fromkeys(numbers, 3)
     assert series["length_frames", "episode"] == dict.fromkeys(numbers, 12)
-    assert series["tiles_share", "episode"] == dict.fromkeys(numbers, 0.25)
+    assert series["tiles_fraction", "episode"] == dict.fromkeys(numbers, 0.25)
     assert series["lap_finished", "episode"] == dict.fromkeys(numbers, 0)
     metric = next(metric for metric in tracker._run.metrics() if metric.name == "return")
     _, (_, epochs, _) = metric.data.items_list()
@@ -454,11 +461,9 @@ def test_a_repository_that_cannot_be_opened_does_not_end_it_either(tmp_path, cap
     assert "could not be opened" in caplog.text
 
 
-def test_the_logger_is_sb3s_own(tracker):
-    model, _ = train_with(AimWriter(tracker))
-    assert isinstance(model.logger, Logger)
-
-
-def test_episode_statistics_have_every_key_that_the_callback_tracks():
-    documented = EpisodeStatistics.__doc__
-    assert all(f"`{key}`" in documented for key in EPISODE_METRICS)
+def test_an_episode_of_the_game_has_every_key_that_is_tracked():
+    env = make_env(ViewConfig(action_repeat=500))
+    env.reset(seed=0)
+    for _ in range(2):
+        *_, info = env.step(np.array([0.0, -1.0, 1.0], np.float32))
+    assert set(EPISODE_METRICS) <= set(info["episode"])

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import rewrite_manifest
 
 import checkpoint
 from checkpoint import CheckpointError
+from tests.helpers import rewrite_manifest
 
 STATE = {"policy": {"w": torch.arange(5.0)}, "steps": 7, "nested": [1, {"x": None}]}
 ARRAYS = {"pictures": np.arange(24, dtype=np.uint8).reshape(2, 3, 4)}

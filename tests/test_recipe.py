@@ -109,6 +109,10 @@ def test_later_stages_have_seeds_of_their_own_and_meet_the_full_penalty(tmp_path
         ('agent = "ppo"\n[[stages]]\nsteps = 5\nzzz = 1', "no setting 'zzz'"),
         ('agent = "ppo"\ntotal_timesteps = 9\n[[stages]]\nsteps = 5', "leave total_timesteps out"),
         ('agent = "ppo"\n[[stages]]\nsteps = 5\nseed = 1', "seed is the whole run's; move it above the stages"),
+        (
+            'agent = "ppo"\n[[stages]]\nsteps = 5\n[[stages]]\nsteps = 5\nframe_stack = 3',
+            "frame_stack is 2 and 3 in its stages, which share their networks; move it above the stages",
+        ),
         ("[" * 2000, "is no TOML"),
     ],
 )
