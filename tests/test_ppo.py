@@ -11,6 +11,7 @@ import checkpoint
 import ppo
 from checkpoint import CheckpointError
 from ppo import AnnealedRate, PPOConfig
+from process import seed_generators
 from tests.helpers import SMALL_PPO, save_ppo
 
 CPU = torch.device("cpu")
@@ -41,8 +42,8 @@ def test_every_setting_reaches_the_model():
     model = made(config)
     try:
         for name in (
-            "n_envs", "n_steps", "batch_size", "n_epochs", "ent_coef", "vf_coef", "max_grad_norm", "gamma", "gae_lambda",
-            "seed",
+            "n_envs", "n_steps", "batch_size", "n_epochs", "ent_coef", "vf_coef", "max_grad_norm", "gamma",
+            "gae_lambda", "seed",
         ):  # fmt: skip
             assert getattr(model, name) == getattr(config, name), name
         assert model.clip_range(0.5) == 0.3
@@ -78,8 +79,7 @@ def test_a_restored_training_goes_on_as_the_captured_one():
         assert (fresh.num_timesteps, fresh._n_updates) == (32, trained._n_updates)
         results = []
         for model in (trained, fresh):
-            torch.manual_seed(0)
-            np.random.seed(0)
+            seed_generators(0)
             model.learn(32, reset_num_timesteps=False)
             results.append(ppo.capture(model))
         ours, theirs = results

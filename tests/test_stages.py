@@ -1,11 +1,14 @@
 """A training in two stages: one run, which any stop and resume leaves as it is to the last bit."""
 
+import copy
 import shutil
 
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 import checkpoint
+import train
 from car_racing.config import ViewConfig
 from policies import load_policy
 from ppo import PPOConfig
@@ -14,14 +17,12 @@ from tests.soak import Finished
 from tests.trainings import (
     MODULES,
     SCRIPTS,
-    ask_for_a_stop,
     prepared,
     resume,
     spec_of,
     stop_after_update,
     stop_in_step,
 )
-from training_run import TrainingRun
 
 # Both stages have 64 steps: two iterations of PPO's.
 END, TOTAL_STEPS = 64, 128
@@ -47,7 +48,7 @@ STAGES = """seed = 3
 eval_freq = 64
 eval_tracks = 1
 checkpoint_freq = 1000
-max_idle_frames = 60
+max_idle_frames = 30
 
 [[stages]]
 steps = 64
@@ -118,36 +119,40 @@ def test_a_stop_and_a_resume_leave_the_run_as_it_is_to_the_last_bit(undisturbed,
     assert not expected.differences(Finished.read(tmp_path))
 
 
-def test_the_second_stage_begins_with_the_networks_and_not_the_optimizer_of_the_first(
-    undisturbed, tmp_path, monkeypatch
-):
-    """Stopped right after the first stage, and right before the second one's first step, the networks are the same."""
-    script = undisturbed[0]
-    stop_after_update(monkeypatch, END)
+def watch_learning(script, monkeypatch):
+    """A list that gets the parameters and the optimizer's state from before and after each stage's training."""
+    seen = []
+    owner = train.Training if script == "train.py" else PPO
+    real = owner.learn
+
+    def state_of(self):
+        agent = self.agent if script == "train.py" else self.policy
+        networks = (agent.critic, agent.actor) if script == "train.py" else (agent,)
+        optimizer = agent.critic_optimizer if script == "train.py" else agent.optimizer
+        return [copy.deepcopy(network.state_dict()) for network in networks], len(optimizer.state_dict()["state"])
+
+    def learn(self, *args, **kwargs):
+        seen.append(state_of(self))
+        result = real(self, *args, **kwargs)
+        seen.append(state_of(self))
+        return result
+
+    monkeypatch.setattr(owner, "learn", learn)
+    return seen
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_second_stage_begins_with_the_networks_and_not_the_optimizer_of_the_first(script, tmp_path, monkeypatch):
+    seen = watch_learning(script, monkeypatch)
+    stop_in_step(monkeypatch, END + 2)
     assert train_in_stages(script, tmp_path, monkeypatch) == 143
-    first = checkpoint.load(tmp_path / "run").state
-    real, begun = TrainingRun.resume, []
-
-    def stopped_as_the_stage_begins(self, restore):
-        real(self, restore)
-        if self.stage.index == 1 and not begun:
-            begun.append(True)
-            ask_for_a_stop()
-
-    monkeypatch.setattr(TrainingRun, "resume", stopped_as_the_stage_begins)
-    assert resume(script, "run", "--device", "cpu") == 143
-    assert begun
-    second = checkpoint.load(tmp_path / "run")
-    if script == "train.py":
-        same, optimizer = ("critic", "actor"), second.state["agent"]["critic_optimizer"]
-        first, second_state = first["agent"], second.state["agent"]
-    else:
-        same, optimizer = ("policy",), second.state["optimizer"]
-        second_state = second.state
-    assert second.meta["stage"] == 1
-    for name in same:
-        assert all(torch.equal(second_state[name][key], value) for key, value in first[name].items())
-    assert not optimizer["state"]
+    untrained, (first_ends_with, n_moments), (second_begins_with, n_fresh_moments), _ = seen
+    for ends, begins in zip(first_ends_with, second_begins_with, strict=True):
+        assert all(torch.equal(begins[key], value) for key, value in ends.items())
+    first_key = next(iter(second_begins_with[0]))
+    assert not torch.equal(untrained[0][0][first_key], second_begins_with[0][first_key])
+    assert n_moments > 0
+    assert n_fresh_moments == 0
 
 
 def test_a_best_of_the_first_stage_is_scored_with_that_stages_view(undisturbed, tmp_path, monkeypatch):

@@ -23,9 +23,9 @@ def test_a_stop_does_not_wait_for_the_end_of_an_evaluation():
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("can't allocate memory: 99 bytes")])
 def test_an_agent_that_does_not_fit_is_said_with_the_mend(error):
-    with pytest.raises(SettingError, match="does not fit in memory .*; give a smaller one"):
-        with fitting_in_memory("give a smaller one"):
-            raise error
+    refused = pytest.raises(SettingError, match=r"does not fit in memory .*; give a smaller one")
+    with refused, fitting_in_memory("give a smaller one"):
+        raise error
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

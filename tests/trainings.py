@@ -18,8 +18,9 @@ from training_run import TrainingRun
 
 MODULES: dict[str, ModuleType] = {"train.py": train, "train_ppo.py": train_ppo}
 SCRIPTS = tuple(MODULES)
-# Few frames of the game would need many steps to see anything of a lap.
-FLAGS = {script: [*SMALL[script], "--action-repeat", "10", "--seed", "3", "--device", "cpu"] for script in SCRIPTS}
+# With few steps, an episode of many frames would not end within them.
+GAME = ["--action-repeat", "10", "--max-idle-frames", "30", "--seed", "3", "--device", "cpu"]
+FLAGS = {script: [*SMALL[script], *GAME] for script in SCRIPTS}
 
 
 def spec_of(script: str) -> AgentSpec:
