@@ -76,7 +76,7 @@ class PPOConfig(GameConfig):
     feature_dim: int = setting(
         256, "size of the features that the CNN gives to policy and value", minimum=1, formerly="features_dim"
     )
-    use_gaussian: bool = setting(False, "use a Gaussian policy in place of the Beta policy")
+    use_gaussian: bool = setting(False, "use a Gaussian policy, not a Beta one")
     deterministic_action: DeterministicAction = setting(
         "mean", "action of the Beta policy when it is scored", choices=("mean", "mode")
     )
@@ -251,18 +251,26 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
     assert env is not None
     model.policy.load_state_dict(state["policy"])
     model.policy.optimizer.load_state_dict(state["optimizer"])
-    model.num_timesteps = state["num_timesteps"]
-    model._n_updates = state["n_updates"]
+    model.num_timesteps = int(state["num_timesteps"])
+    model._n_updates = int(state["n_updates"])
     statistics = state["reward_statistics"]
-    env.ret_rms.mean = np.array(statistics["mean"])
-    env.ret_rms.var = np.array(statistics["var"])
-    env.ret_rms.count = statistics["count"]
-    env.returns = np.array(statistics["returns"])
+    env.ret_rms.mean = np.array(float(statistics["mean"]))
+    env.ret_rms.var = np.array(float(statistics["var"]))
+    env.ret_rms.count = float(statistics["count"])
+    env.returns = _one_per_env(statistics["returns"], np.float64, env.num_envs)
     episodes = zip(range(env.num_envs), state["envs"], strict=True)
     model._last_obs = np.stack([env.env_method("restore_episode", episode, indices=[i])[0] for i, episode in episodes])
-    model._last_episode_starts = np.array(state["episode_starts"], dtype=bool)
+    model._last_episode_starts = _one_per_env(state["episode_starts"], np.bool_, env.num_envs)
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+
+
+def _one_per_env(values: Any, dtype: type, n_envs: int) -> np.ndarray[Any, Any]:
+    """A saved list as an array (n_envs,)."""
+    array = np.array(values, dtype=dtype)
+    if array.shape != (n_envs,):
+        raise ValueError(f"{array.shape} values are not those of {n_envs} environments")
+    return array
 
 
 def _copied(state: Any) -> Any:

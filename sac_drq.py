@@ -503,7 +503,7 @@ class SACAgent:
                 group["lr"] = self._rate(float(group["lr"]))
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
-        self.n_updates = state["n_updates"]
+        self.n_updates = int(state["n_updates"])
         self.generator.set_state(state["generator"])
         self._critic_metrics.sums.copy_(state["critic_sums"])
         self._actor_metrics.sums.copy_(state["actor_sums"])

@@ -6,6 +6,7 @@ command-line flag with its help and its check, and is read back from checkpoints
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import sys
 import typing
@@ -169,7 +170,9 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr and exit code 2, without the usage in front."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+        # Wide enough that a short help stands beside `--x, --no-x`.
+        formatter = functools.partial(argparse.HelpFormatter, max_help_position=40)
+        super().__init__(description=description, allow_abbrev=False, formatter_class=formatter)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message} (--help lists the flags)")
