@@ -267,7 +267,7 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
 
 def _one_per_env(values: Any, dtype: type, n_envs: int) -> np.ndarray[Any, Any]:
     """A saved list as an array (n_envs,)."""
-    array = np.array(values, dtype=dtype)
+    array: np.ndarray[Any, Any] = np.array(values, dtype=dtype)
     if array.shape != (n_envs,):
         raise ValueError(f"{array.shape} values are not those of {n_envs} environments")
     return array

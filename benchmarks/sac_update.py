@@ -20,13 +20,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from replay_buffer import Batch, ReplayBuffer
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from references.literal_sac import LiteralSAC
+from replay_buffer import Batch, ReplayBuffer
 from run_options import resolve_device
 from sac_drq import ACTION_DIM, ENCODERS, SACAgent, SACConfig, make_replay
 
