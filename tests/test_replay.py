@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from car_racing import RulesConfig, ViewConfig, make_env
-from tests.driving import GAS, drive_off_the_road, plain_rules, wander
+from tests.driving import GAS, along_the_road, drive_off_the_road, plain_rules, wander
 
 ALL_KINDS = RulesConfig(
     wheel_off_penalty=1.0, lost_start_prob=0.15, bend_start_prob=0.2, retry_start_prob=0.5, mirror_prob=0.3
@@ -187,3 +187,17 @@ def test_a_hostile_state_raises_what_the_docs_say(state, path, value):
 def test_what_is_no_state_at_all_raises_what_the_docs_say(state):
     with pytest.raises((KeyError, TypeError, ValueError)):
         make_env(rules=RulesConfig()).restore_episode(state)
+
+
+def test_a_restored_episode_remembers_no_second_mistake():
+    """The first mistake of an episode is remembered, the later ones may follow from it."""
+    rules = plain_rules(max_idle_frames=100, retry_start_prob=0.5)
+    env, other = make_env(rules=rules), make_env(rules=rules)
+    env.reset(seed=3)
+    while not env.capture_episode()["mistakes"]:
+        outcome = env.step(along_the_road(env.unwrapped, ahead=14))[2:4]
+        assert outcome == (False, False), "it should miss a tile by cutting a bend, and drive on"
+    other.restore_episode(through_json(env.capture_episode()))
+    for either in (env, other):
+        drive_off_the_road(either)
+        assert len(either.capture_episode()["mistakes"]) == 1
