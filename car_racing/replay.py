@@ -40,7 +40,8 @@ class EpisodeSnapshot:
             raise ValueError(f"no start of an episode: {start}")
         if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
             raise ValueError(f"no seeds of a start: {start}")
-        snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+        with np.errstate(over="ignore"):  # what overflows is not finite
+            snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
         if not np.isfinite(snapshot.actions).all():
             raise ValueError("an action is not finite")
         return snapshot

@@ -166,7 +166,6 @@ def test_sb3s_own_vec_env_takes_it():
     _, _, dones, infos = envs.step(np.stack([BRAKE, BRAKE]))
     assert dones.all()
     assert infos[0]["TimeLimit.truncated"]
-    assert infos[1]["episode"]["l"] == 2
 
 
 COPIES = [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))]
@@ -197,20 +196,20 @@ def test_a_copy_made_after_a_reset_must_be_reset_itself(copied_by):
     env.reset(seed=3)
     env.step(GAS)
     copied = copied_by(env)
-    with pytest.raises(AssertionError):
+    with pytest.raises(gym.error.ResetNeeded):
         copied.step(GAS)
     assert_draws_its_own_game(copied, env, None)
 
 
 @pytest.mark.parametrize("copied_by", COPIES, ids=["deepcopy", "pickle"])
-def test_an_episode_of_training_in_flight_is_not_copied_but_captured(copied_by):
+def test_an_episode_of_training_in_flight_is_brought_into_a_copy_by_its_captured_state(copied_by):
     env = make_env(rules=RulesConfig())
     env.reset(seed=3)
-    with pytest.raises(TypeError):  # Box2D's objects cannot be copied
-        copied_by(env)
-    other = make_env(rules=RulesConfig())
     obs = env.step(GAS)[0]
-    np.testing.assert_array_equal(other.restore_episode(env.capture_episode()), obs)
+    copied = copied_by(env)
+    with pytest.raises(gym.error.ResetNeeded):
+        copied.step(GAS)
+    np.testing.assert_array_equal(copied.restore_episode(env.capture_episode()), obs)
 
 
 def test_a_spectator_sees_every_frame_in_the_windows_size():

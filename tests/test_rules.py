@@ -251,3 +251,9 @@ def test_how_far_back_the_car_is_counts_from_the_furthest_place_that_it_reached(
     assert found == [
         (0, False), (0, False), (0, True), (0, True), (5, True), (25, True), (0, True), (0, True),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
+def test_a_progress_that_is_no_fraction_is_refused(progress):
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        make_env(rules=RulesConfig()).set_progress(progress)

@@ -113,50 +113,6 @@ def test_vec_env_answers_sb3s_questions_alike_here_and_in_workers(vec_env, n_wor
     env.close()
 
 
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_options_of_the_next_reset_reach_every_environment_and_its_info_comes_back(vec_env, n_workers):
-    env = vec_env(3, n_workers=n_workers)
-
-    def fractions_on_the_right():
-        env.seed(4)
-        env.reset()
-        return [track[0][2] > 0.0 for track in env.get_attr("track")]
-
-    assert fractions_on_the_right() == [True] * 3
-    env.set_options({"mirrored": True})
-    assert fractions_on_the_right() == [False] * 3
-    assert fractions_on_the_right() == [True] * 3, "options hold for one reset"
-    env.set_options([{}, {"mirrored": True}, {}])
-    assert fractions_on_the_right() == [True, False, True]
-
-
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_infos_of_resets_are_kept(vec_env, n_workers):
-    env = vec_env(3, rules=plain_rules(lost_start_prob=1.0), n_workers=n_workers)
-    assert env.reset_infos == [{}] * 3
-    env.seed(4)
-    env.reset()
-    assert [info["start"] for info in env.reset_infos] == ["lost"] * 3
-    assert len({info["track_seed"] for info in env.reset_infos}) == 3
-
-
-@pytest.mark.parametrize("n_workers", [0, 1])
-def test_a_vec_env_can_be_filmed(vec_env, n_workers):
-    """What SB3's VecVideoRecorder needs: the render mode, and `render()`'s tiled picture."""
-    env = vec_env(2, n_workers=n_workers, render_mode="rgb_array")
-    assert env.render_mode == "rgb_array"
-    env.seed(4)
-    env.reset()
-    images = env.get_images()
-    assert [(image.shape, image.dtype) for image in images] == [((400, 600, 3), np.uint8)] * 2
-    assert not np.array_equal(*images), "each shows its own track"
-    env.step(np.stack([GAS, GAS]))
-    assert not np.array_equal(env.get_images()[1], images[1])
-    picture = env.render()
-    assert picture.ndim == 3
-    assert picture.shape[0] * picture.shape[1] >= 2 * 400 * 600
-
-
 def test_a_dead_worker_is_an_error_not_a_hang(vec_env):
     env = vec_env(2, n_workers=1)
     env.seed(0)
