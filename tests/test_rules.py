@@ -256,4 +256,4 @@ def test_how_far_back_the_car_is_counts_from_the_furthest_place_that_it_reached(
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
 def test_a_progress_that_is_no_fraction_is_refused(progress):
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        make_env(rules=RulesConfig()).set_progress(progress)
+        make_env(rules=plain_rules()).set_progress(progress)
