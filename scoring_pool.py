@@ -49,7 +49,8 @@ def score_checkpoints(
                 results = [future.result() for future in bar]
         except BaseException:
             for worker in active_children():
-                worker.terminate()
+                # Not `terminate`: a worker that is still starting would fail with a traceback first.
+                worker.kill()
             raise
     return [Score(results[first : first + len(tracks)]) for first in range(0, len(results), len(tracks))]
 
@@ -68,14 +69,15 @@ def _submit(pool: ProcessPoolExecutor, jobs: Sequence[tuple[int, int]]) -> "list
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Block `STOP_SIGNALS` until the block ends; children started inside inherit the mask."""
+    """Block what stops this process until the block ends; children started inside inherit the mask."""
+    stops = (*STOP_SIGNALS, signal.SIGHUP)
     # Start the resource tracker first: it unblocks signals when it starts.
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 class _Worker:
