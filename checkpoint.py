@@ -90,7 +90,7 @@ def save(
         }
         new_manifest = directory / f"{MANIFEST}-{token}"
         new_manifest.write_text(sealed(manifest))
-        _flush(new_manifest)
+        flush(new_manifest)
         new_manifest.replace(directory / MANIFEST)
     except BaseException:
         _remove_own_files(directory, keep=lambda name: token not in name)
@@ -100,8 +100,8 @@ def save(
         raise
     # The checkpoint is in place, even on a file system that cannot flush a directory.
     with contextlib.suppress(OSError):
-        _flush(directory)
-        _flush(run_directory)
+        flush(directory)
+        flush(run_directory)
     _remove_own_files(directory, keep=lambda name: token in name)
     return directory
 
@@ -120,7 +120,7 @@ def _write_data(
         files[name] = directory / f"{name}-{token}.npy"
         np.save(files[name], array, allow_pickle=False)
     for path in files.values():
-        _flush(path)
+        flush(path)
     return files
 
 
@@ -317,7 +317,8 @@ def _remove_own_files(directory: Path, keep: Callable[[str], bool]) -> None:
                 path.unlink()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the system write a file, or a directory's entries, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

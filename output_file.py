@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from checkpoint import flush
 from process import check_writable_directory
 from settings import SettingError
 
@@ -45,18 +46,10 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         yield new
-        _flush(new)
+        flush(new)
         new.rename(path)
     finally:
         new.unlink(missing_ok=True)
     # The file is in place; not every file system can flush a directory.
     with suppress(OSError):
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path.parent)
