@@ -48,11 +48,7 @@ format: .venv/.ready  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 ui: .venv/.ready  ## show the runs in Aim on http://127.0.0.1:43800 (PORT=43801: another port, REPO=DIR: other runs)
-	@test -d "$(REPO)/.aim" \
-		|| { echo "ui: no Aim repository in $(REPO); train first, or name one: make ui REPO=DIR" >&2; exit 2; }
-	@$(BIN)/python -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' "$(PORT)" 2>/dev/null \
-	|| { echo "ui: port $(PORT) is taken or cannot be used; name another: make ui PORT=43801" >&2; exit 2; }
-	$(BIN)/aim up -y --host 127.0.0.1 --port "$(PORT)" --repo "$(REPO)"
+	@$(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)"
 
 soak: .venv/.ready  ## try kills, damaged files, full disks and other faults on the real scripts, for half an hour
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -1,0 +1,146 @@
+"""Show the runs in Aim's page, on this machine only and to no other site's page: `make ui`.
+
+`aim up` answers whoever asks: its CORS rule allows every origin every method, and it looks at no Host header. So a web
+page that is open in the same browser could delete runs, or make Aim evaluate a query of its own (CVE-2025-5321: a query
+can run code). Here the same application stands behind `guarded`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from aim.cli.utils import build_db_upgrade_command
+from aim.sdk.index_manager import RepoIndexManager
+from aim.sdk.repo import Repo
+from aim.sdk.run_status_manager import RunStatusManager
+from aim.web.configs import AIM_ENV_MODE_KEY, AIM_UI_MOUNTED_REPO_PATH
+from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+
+# The page listens here and nowhere else.
+ADDRESS = "127.0.0.1"
+# The names under which a browser on this machine, or at the other end of `ssh -L`, reaches that address.
+HOSTS = (ADDRESS, "localhost")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """The page.
+
+    Raises:
+        SettingError: if an option is out of its range, there is no Aim repository, or the port cannot be had.
+    """
+
+    repo: str = setting(".", "directory that holds the Aim repository, .aim")
+    port: int = setting(43800, "port of the page", minimum=1, maximum=65535)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not (self.directory / ".aim").is_dir():
+            raise SettingError(
+                f"--repo {self.repo}: no Aim repository is there; train first, or name another: make ui REPO=DIR"
+            )
+        try:
+            socket.create_server((ADDRESS, self.port)).close()
+        except OSError as error:
+            raise SettingError(
+                f"--port {self.port} cannot be had ({os.strerror(error.errno or 0)}); name another: make ui PORT=43801"
+            ) from None
+
+    @property
+    def directory(self) -> Path:
+        """The repository's directory."""
+        return Path(self.repo).expanduser()
+
+
+def guarded(app: ASGIApp) -> ASGIApp:
+    """An application that answers its own page only.
+
+    A Host that does not mean this machine gets the status 400: a foreign name that resolves to 127.0.0.1 (DNS
+    rebinding) makes another site's page look like our own to the browser. What another site's page asks for gets 403.
+    """
+    return TrustedHostMiddleware(SameOriginOnly(app), allowed_hosts=list(HOSTS), www_redirect=False)
+
+
+class SameOriginOnly:
+    """Refuses what a browser asks for on behalf of another site, links and frames included.
+
+    A link counts, too: Aim's page takes a query from its address. A browser says so by itself (Fetch Metadata,
+    https://www.w3.org/TR/fetch-metadata/), and no page can change that. Older browsers send the Origin alone.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or is_same_origin(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            refusal = PlainTextResponse("Another site's page asked for this. Type the address in.\n", status_code=403)
+            await refusal(scope, receive, send)
+
+
+def is_same_origin(headers: Headers) -> bool:
+    """Whether a request comes from this page itself, from the address line or from a program that is no browser."""
+    # "none": typed in, or a bookmark. "same-site" would be another port of this machine.
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or origin == f"http://{headers.get('host')}"
+
+
+def make_app() -> ASGIApp:
+    """Aim's application for the repository that the environment names, guarded. The server's processes call this."""
+    from aim.web.run import app  # It reads the environment when it is imported.
+
+    return guarded(app)
+
+
+def serve(options: PageOptions) -> None:
+    """Show a repository's runs until Ctrl-C. As `aim up` does, but for the guard.
+
+    Raises:
+        SettingError: if Aim cannot bring the repository's database up to date.
+    """
+    repo = Repo.from_path(str(options.directory))
+    os.environ[AIM_ENV_MODE_KEY] = "prod"
+    os.environ[AIM_UI_MOUNTED_REPO_PATH] = repo.path
+    if subprocess.run(build_db_upgrade_command(), check=False).returncode:
+        raise SettingError(f"--repo {options.repo}: Aim cannot bring its database up to date; see above")
+    RepoIndexManager.get_index_manager(repo).start()
+    RunStatusManager(repo).start()
+    print(f"Aim's page: http://{ADDRESS}:{options.port}, in a few seconds. Ctrl-C ends it.", flush=True)
+    uvicorn.run(
+        "aim_page:make_app",
+        factory=True,
+        app_dir=str(Path(__file__).parent),
+        host=ADDRESS,
+        port=options.port,
+        workers=2,  # as many as `aim up` has
+        log_level="error",
+    )
+
+
+def main() -> None:
+    parser = OneLineParser(__doc__ or "")
+    add_flags(parser, PageOptions)
+    try:
+        serve(PageOptions(**explicit_flags(PageOptions, parser.parse_args())))
+    except SettingError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
