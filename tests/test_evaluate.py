@@ -23,8 +23,8 @@ from evaluate import EvaluateOptions
 from policies import load_policy
 from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
 from settings import OneLineParser, SettingError, add_flags, explicit_flags
-from tests import soak
 from tests.helpers import SMALL_PPO, finish, start
+from tests.soak.faults import tmpfs
 
 
 def save_blind(directory, name, steer):
@@ -296,7 +296,7 @@ def test_mistakes_are_named(place, args, message, monkeypatch, capsys):
 
 def test_a_full_disk_is_named(place, monkeypatch, capsys, scored_at_once):
     monkeypatch.chdir(place)
-    with soak.tmpfs(place / "small", "size=64k") as mounted:
+    with tmpfs(place / "small", "size=64k") as mounted:
         if not mounted:
             pytest.skip("no right to mount a tmpfs")
         use_arguments(monkeypatch, "--checkpoint", "straight", "--tracks", 31, "--video", "small/drive.mp4")

@@ -28,7 +28,7 @@ from checkpoint import CheckpointError
 from policies import load_policy, recipe_of
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
 from tests.helpers import TOTAL, rewrite_manifest, save_ppo
-from tests.soak import forge_checksums
+from tests.soak.faults import forge_checksums
 from tests.trainings import MODULES, SCRIPTS, prepared, resume
 
 BOUNDED = settings(

@@ -13,7 +13,7 @@ from car_racing.config import ViewConfig
 from policies import load_policy
 from ppo import PPOConfig
 from sac_drq import SACConfig
-from tests.soak import Finished
+from tests.soak.runs import Finished
 from tests.trainings import (
     MODULES,
     SCRIPTS,

@@ -1,31 +1,18 @@
-"""A fault campaign on the real training scripts: kills, damaged checkpoints, planted code, full disks, lost helpers.
+"""Faults that befall a run: kills, damaged and forged checkpoints, full disks, lost helpers, a long life."""
 
-    python -m tests.soak [--kills N] [--mutations N] [--minutes N] [--seed N]        (or: make soak)
-
-Every fault is tried on a small training of its own. Then the campaign looks at what the user has left: does the run go
-on, and is it equal to the undisturbed run to the last bit? The table says how many faults were tried, how many were
-survived, and how many lost something. Full disks and read-only directories need the right to mount a tmpfs; without it
-the table says that they were not tried.
-"""
-
-import argparse
 import contextlib
 import fcntl
 import hashlib
-import math
 import os
 import pickle
 import random
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,103 +25,8 @@ import checkpoint
 from car_racing.vec_env import WORKER_MODULE
 from checkpoint import CheckpointError
 from policies import load_policy
-from tests.helpers import SMALL, TOTAL, Series, finish, read_closed, read_metrics, rewrite_manifest, start
-
-# On top of `helpers.SMALL`: a replay buffer that wraps around late, and environments in several workers.
-FLAGS = {
-    "train.py": [*SMALL["train.py"], *shlex.split("--learning-starts 50 --replay-size 300 --train-freq 2")],
-    "train_ppo.py": [*SMALL["train_ppo.py"], "--n-envs", "3"],
-}
-INTERVALS = {
-    "train.py": "--device cpu --eval-tracks 1 --eval-freq 300 --checkpoint-freq 60",
-    "train_ppo.py": "--device cpu --eval-tracks 1 --eval-freq 288 --checkpoint-freq 48",
-}
-# What is measured with a clock differs from run to run.
-CLOCKED = {"fps", "time_elapsed", "updates_per_second"}
-
-
-@dataclass
-class Outcome:
-    """What a kind of fault has led to.
-
-    Attributes:
-        fault: its name.
-        tried: how often it was tried.
-        problems: a line for each time that something was lost.
-        not_tried: why it could not be tried, if so.
-    """
-
-    fault: str
-    tried: int = 0
-    problems: list[str] = field(default_factory=list)
-    not_tried: str = ""
-
-    def check(self, is_well: bool, problem: str) -> None:
-        """Count one try."""
-        self.tried += 1
-        if not is_well:
-            self.problems.append(problem)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All of a finished run that must not depend on what happened on the way."""
-
-    meta: dict[str, Any]
-    state: dict[str, Any]
-    arrays: dict[str, Any]
-    best: dict[str, Any]
-    series: Series
-
-    @classmethod
-    def read(cls, place: Path) -> "Finished":
-        """The run in `place/run`, tracked in `place`."""
-        last = checkpoint.load(place / "run")
-        best = checkpoint.load(place / "run" / checkpoint.BEST)
-        series = read_metrics(read_closed(place, last.meta["aim_run"]))
-        return cls(
-            meta={key: last.meta[key] for key in ("steps", "frames", "episodes", "best", "evaluated_at", "config")},
-            state=last.state,
-            arrays=last.arrays,
-            best={"steps": best.meta["steps"], **best.state},
-            series={key: points for key, points in series.items() if key[0] not in CLOCKED},
-        )
-
-    def differences(self, other: "Finished") -> list[str]:
-        """Where two runs are not equal to the last bit."""
-        return list(_differences("", vars(self), vars(other)))
-
-
-def _differences(where: str, a: Any, b: Any) -> Iterator[str]:
-    if type(a) is not type(b):
-        yield f"{where}: {type(a).__name__} and {type(b).__name__}"
-    elif isinstance(a, dict):
-        if set(a) != set(b):
-            yield f"{where}: {sorted(map(str, set(a) ^ set(b)))} on one side only"
-        for key in set(a) & set(b):
-            yield from _differences(f"{where}/{key}", a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        if len(a) != len(b):
-            yield f"{where}: {len(a)} and {len(b)} entries"
-        for i, (x, y) in enumerate(zip(a, b, strict=False)):
-            yield from _differences(f"{where}/{i}", x, y)
-    elif isinstance(a, torch.Tensor):
-        if not torch.equal(a, b):
-            yield f"{where}: tensors differ"
-    elif isinstance(a, np.ndarray):
-        if not np.array_equal(a, b):
-            yield f"{where}: arrays differ"
-    elif a != b and not (isinstance(a, float) and math.isnan(a) and math.isnan(b)):
-        yield f"{where}: {a} and {b}"
-
-
-def begin(script: str, steps: int, place: Path, *more: object, **kwargs: Any) -> psutil.Popen:
-    """Start a small training in `place/run`, or go on with it where it has saved anything."""
-    place.mkdir(parents=True, exist_ok=True)
-    run = place / "run"
-    new = [*FLAGS[script], "--checkpoint-dir", "run"]
-    which = ["--resume", "run"] if checkpoint.holds_run(run) else new
-    return start(script, *which, *INTERVALS[script].split(), TOTAL[script], steps, *more, cwd=place, **kwargs)
+from tests.helpers import TOTAL, finish, rewrite_manifest, start
+from tests.soak.runs import FLAGS, Finished, Outcome, begin, files_in, loads
 
 
 def kill_and_resume(
@@ -181,7 +73,7 @@ def kill_and_resume(
         is_early = kill % 4 == 1 and code == -number
         expected = -number if number == signal.SIGKILL else 128 + number
         _, orphans = psutil.wait_procs(family, timeout=10)
-        is_well = (code == expected or is_early) and not orphans and (_loads(run) or not had_one)
+        is_well = (code == expected or is_early) and not orphans and (loads(run) or not had_one)
         outcome.check(is_well, f"kill {kill}: exit code {code}, {orphans} live on, {stderr[-200:]}")
         # Between its last checkpoint and its end there is nothing left to resume.
         is_finished = checkpoint.holds_run(run) and checkpoint.load(run).meta["steps"] >= steps
@@ -196,8 +88,8 @@ def kill_and_resume(
 
 def _wait_for_a_change(process: psutil.Popen, run: Path, at_most: float) -> None:
     """Until a file comes or goes in a run's directory, the process ends, or so many seconds have passed."""
-    before, deadline = _files(run), time.monotonic() + at_most
-    while process.poll() is None and time.monotonic() < deadline and _files(run) == before:
+    before, deadline = files_in(run), time.monotonic() + at_most
+    while process.poll() is None and time.monotonic() < deadline and files_in(run) == before:
         time.sleep(0.0005)
 
 
@@ -333,7 +225,7 @@ def full_disk(script: str, steps: int, place: Path) -> Outcome:
             code == 0
             and "could not be saved" in stderr
             and "Traceback" not in stderr
-            and _loads(place / "small" / "run"),
+            and loads(place / "small" / "run"),
             f"exit code {code}: {stderr[-500:]}",
         )
         (place / "small" / "filler").unlink()
@@ -467,68 +359,3 @@ def long_life(script: str, place: Path, minutes: float) -> Outcome:
     is_flat = memory_mb < 0.05 * third[1] and n_handles <= 4 and n_processes <= 0
     outcome.check(process.returncode == 143 and is_flat, f"grows, or ended with {process.returncode}")
     return outcome
-
-
-def _loads(run: Path) -> bool:
-    try:
-        checkpoint.load(run)
-    except CheckpointError:
-        return False
-    return True
-
-
-def _files(directory: Path) -> set[str]:
-    # os.walk bears it that a run removes what is being looked at.
-    return {str(Path(root, name)) for root, _, names in os.walk(directory) for name in names}
-
-
-def table(outcomes: list[Outcome]) -> str:
-    """Tried, survived and lost of every fault, and what was lost below."""
-    lines = [f"{'fault':55} {'tried':>6} {'survived':>9} {'lost':>5}"]
-    for outcome in outcomes:
-        lost = min(len(outcome.problems), max(outcome.tried, 1))
-        counts = f"{outcome.tried:>6} {outcome.tried - lost:>9} {lost:>5}"
-        lines.append(f"{outcome.fault:55} {'not tried: ' + outcome.not_tried if outcome.not_tried else counts}")
-    lines += [f"LOST {outcome.fault}: {problem}" for outcome in outcomes for problem in outcome.problems]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="kills of each script's run")
-    parser.add_argument("--mutations", type=int, default=250, help="damaged files of each script's checkpoints")
-    parser.add_argument("--minutes", type=float, default=5.0, help="minutes of each script's long life")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the faults' times and places")
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-    outcomes: list[Outcome] = []
-
-    def tell(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        print(table([outcome]).splitlines()[1], flush=True)
-
-    with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        for script in FLAGS:
-            place = Path(directory) / script
-            steps = 400 + 250 * options.kills
-            tell(kill_and_resume(script, steps, place / "kills", options.kills, rng))
-            if script == "train_ppo.py":
-                tell(kill_and_resume(script, steps, place / "one", options.kills, rng, is_alone=True))
-            tell(kill_and_resume(script, steps, place / "stops", options.kills // 2, rng, signal.SIGTERM))
-            small = place / "small"
-            code, _, stderr = finish(begin(script, 400, small))
-            assert code == 0, stderr
-            tell(damaged_files(script, small, options.mutations, rng))
-            tell(forged_files(script, small, options.mutations, rng))
-            tell(planted_pickles(script, 400, small))
-            tell(full_disk(script, 800, place / "full"))
-            tell(read_only_directory(script, 800, place / "read_only"))
-            tell(lost_aim(script, 400, place / "aim"))
-            tell(long_life(script, place / "life", options.minutes))
-        tell(killed_worker(1_200, Path(directory) / "worker"))
-    print("\n" + table(outcomes))
-    sys.exit(any(outcome.problems for outcome in outcomes))
-
-
-if __name__ == "__main__":
-    main()
