@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-import fcntl
+import errno
 import os
 import platform
 import random
@@ -21,12 +21,16 @@ from typing import Any, Self
 import numpy as np
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from checkpoint import Checkpoint
 from settings import SettingError
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
+LOCK_NAME = ".training.lock"
+# What a file system without locks answers.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
 
 
 def check_writable_directory(path: Path, flag: str) -> None:
@@ -59,24 +63,36 @@ def tell_passed_over(loaded: Checkpoint) -> None:
 def lock_directory(directory: Path) -> Iterator[None]:
     """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.
 
+    What is locked is a file in the directory: the directory itself may be locked as an Aim repository. Forked processes
+    do not keep the lock.
+
     Raises:
         SettingError: if another training holds it, or it cannot be made.
     """
+    lock = FileLock(directory / LOCK_NAME, blocking=False, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY)
+        lock.acquire()
+    except Timeout:
+        raise SettingError(
+            f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+        ) from None
     except OSError as error:
-        raise SettingError(f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another") from None
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if error.errno not in NO_LOCKS:
             raise SettingError(
-                f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+                f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another"
             ) from None
+        print(
+            f"--checkpoint-dir {directory}: nothing can be locked there; start no other training in it", file=sys.stderr
+        )
+    try:
         yield
     finally:
-        os.close(fd)
+        # Removed while it is held. Whoever waits for a removed file's lock opens a new one.
+        with contextlib.suppress(OSError):
+            (directory / LOCK_NAME).unlink()
+        with contextlib.suppress(OSError):
+            lock.release()
 
 
 def describe_run() -> dict[str, Any]:
