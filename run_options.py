@@ -422,6 +422,7 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
 
     Raises:
         SettingError: if it cannot be written to, or holds another run already.
+        CheckpointError: if it holds checkpoints of another format version, which this run would drop.
     """
     resumed_run = None
     if options.resume is not None:
@@ -438,4 +439,5 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
         raise SettingError(
             f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
         )
+    checkpoint.check_format_versions(directory)
     return directory
