@@ -20,7 +20,7 @@ import secrets
 import stat
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
     try:
-        files = _write_data(directory, token, state, arrays or {})
+        with _memory_as_disk():
+            files = _write_data(directory, token, state, arrays or {})
         manifest = {
             "format_version": FORMAT_VERSION,
             "saved_at_ns": _later_than_all(run_directory),
@@ -113,19 +114,26 @@ def save(
     return directory
 
 
+@contextlib.contextmanager
+def _memory_as_disk() -> Iterator[None]:
+    """Have memory that runs out raise what a full disk raises."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's writer, whose buffer could not grow, ends with a RuntimeError that hides the MemoryError.
+        hidden = error.__context__
+        if not isinstance(error, MemoryError) and not isinstance(hidden, MemoryError) and "memory" not in str(error):
+            raise
+        raise OSError(errno.ENOMEM, "not enough memory to write it") from None
+
+
 def _write_data(
     directory: Path, token: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, Path]:
     """Write and flush a checkpoint's data files under new names with `token` in them; their paths by what they hold."""
     # Through memory: torch's own writer answers a full disk with a RuntimeError.
     serialised = io.BytesIO()
-    try:
-        torch.save(dict(state), serialised)
-    except (MemoryError, RuntimeError) as error:
-        # A buffer that cannot grow makes torch's writer fail at its end, with a RuntimeError that hides the MemoryError.
-        if not isinstance(error, MemoryError) and not isinstance(error.__context__, MemoryError):
-            raise
-        raise OSError(errno.ENOMEM, "not enough memory to write it") from None
+    torch.save(dict(state), serialised)
     files = {STATE: directory / f"{STATE}-{token}.pt"}
     files[STATE].write_bytes(serialised.getbuffer())
     del serialised

@@ -21,6 +21,7 @@ One iteration, and where each line of it stands there:
 Rewards are divided by the running deviation of the return (`VecNormalize`) before any of this.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,6 +37,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
+from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from paths import check_path
@@ -43,6 +45,8 @@ from scoring import Actions, Policy
 from settings import MAX_STEPS, SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "ppo"
+# An environment takes 5 MB.
+MIN_ENV_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,15 @@ class PPOConfig(GameConfig):
     def whole_timesteps(self) -> int:
         """Steps of the whole training: the total, rounded up to whole iterations."""
         return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
+
+
+def min_memory(config: PPOConfig) -> int:
+    """Bytes that a training takes at least: its rollout, a minibatch as floats, its environments, its widest layer."""
+    n_pixels = math.prod(config.view.obs_shape)
+    rollout, minibatch = config.rollout_size * n_pixels, config.batch_size * n_pixels * 4
+    # Parameters of the layer after the convolutions, their gradients and Adam's two averages.
+    widest_layer = 2_592 * config.feature_dim * 4 * 4
+    return rollout + minibatch + config.n_envs * MIN_ENV_BYTES + widest_layer
 
 
 CONFIG_CLASS: type = PPOConfig
@@ -262,8 +275,8 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
     assert env is not None
     model.policy.load_state_dict(state["policy"])
     model.policy.optimizer.load_state_dict(state["optimizer"])
-    model.num_timesteps = int(state["num_timesteps"])
-    model._n_updates = int(state["n_updates"])
+    model.num_timesteps = _count(state["num_timesteps"])
+    model._n_updates = _count(state["n_updates"])
     statistics = state["reward_statistics"]
     env.ret_rms.mean = np.array(float(statistics["mean"]))
     env.ret_rms.var = np.array(float(statistics["var"]))
@@ -272,8 +285,15 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
     episodes = zip(range(env.num_envs), state["envs"], strict=True)
     model._last_obs = np.stack([env.env_method("restore_episode", episode, indices=[i])[0] for i, episode in episodes])
     model._last_episode_starts = _one_per_env(state["episode_starts"], np.bool_, env.num_envs)
-    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
-    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+    model.ep_info_buffer = deque(summaries(state["episodes"], ("r", "l")), maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(numbers(state["successes"]), maxlen=model._stats_window_size)
+
+
+def _count(value: Any) -> int:
+    """A saved count."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _one_per_env(values: Any, dtype: type, n_envs: int) -> np.ndarray[Any, Any]:

@@ -6,7 +6,9 @@ import errno
 import os
 import platform
 import random
+import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,9 +27,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from checkpoint import Checkpoint
-from settings import SettingError
+from settings import SettingError, shown
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
+# Where a container says how much memory it may have: control groups, version 2 and 1.
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 LOCK_NAME = ".training.lock"
 # What a file system without locks answers.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
@@ -98,7 +102,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
 def describe_run() -> dict[str, Any]:
     """Versions, commit, command line and machine, as plain values: enough to make a figure again."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": _versions(),
         "commit": _commit(),
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": {
@@ -159,6 +163,18 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def memory_limit() -> int:
+    """Bytes that this process can have at most: the machine's memory with its swap, or a limit that was set."""
+    limits = [psutil.virtual_memory().total + psutil.swap_memory().total]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    for file in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(file.read_text()))
+    return min(limits)
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -256,16 +272,56 @@ class ProgressBar:
             self._bar.close()
 
 
+def shell_command(script: str, *args: str | Path) -> str:
+    """A command that starts one of this project's scripts, as it can be pasted into a shell in this directory."""
+    path = from_here(Path(__file__).resolve().with_name(script))
+    return " ".join([python_command(), *map(quoted, (path, *args))])
+
+
+def show_command(repo: Path) -> str:
+    """The command that shows an Aim repository's runs: `make ui` where that means it."""
+    here = Path(__file__).resolve().parent
+    if repo.resolve() == Path.cwd() == here:
+        return "make ui"
+    return shell_command("aim_page.py", "--repo", repo)
+
+
 def python_command() -> str:
-    """How the user starts this interpreter from here: `.venv/bin/python`, or plain `python`."""
-    executable = from_here(Path(sys.executable))
-    return "python" if executable.is_absolute() else str(executable)
+    """How this interpreter is started from this directory: `.venv/bin/python`, or `python` where that means it."""
+    executable = Path(sys.executable)
+    found = shutil.which("python")
+    # By their directories: the interpreters of several environments are links to the same file.
+    if found is not None and Path(found).parent == executable.parent:
+        return "python"
+    return quoted(from_here(executable))
+
+
+def quoted(argument: str | Path) -> str:
+    """An argument for a shell; a path that begins with a dash, which would be taken for a flag, begins with ./ then."""
+    is_like_a_flag = isinstance(argument, Path) and str(argument).startswith("-")
+    return shlex.quote(f"./{argument}" if is_like_a_flag else str(argument))
+
+
+def tell_other_versions(loaded: Checkpoint) -> None:
+    """Name on stderr, in one line, each package whose version is another one than when the checkpoint was saved."""
+    saved, here = loaded.meta.get("versions"), _versions()
+    if not isinstance(saved, dict):
+        return
+    others = [name for name in here if name in saved and saved[name] != here[name]]
+    if others:
+        listed = ", ".join(f"{name} {shown(saved[name])} (here {here[name]})" for name in others)
+        line = f"{loaded.path} was saved with {listed}; the run goes on, with results that may differ a little"
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
 
 
 def from_here(path: Path) -> Path:
     """The path as a user would write it: relative where it lies below the working directory."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str:

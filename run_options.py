@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import checkpoint
 import recipe as recipes
 from checkpoint import Checkpoint, CheckpointError
 from paths import check_aim_repo, check_path, check_run_name, is_server, path_from
-from process import check_writable_directory, default_run_name, describe_run, from_here
+from process import check_writable_directory, default_run_name, describe_run, from_here, memory_limit, quoted
 from recipe import Recipe
 from scoring import VALIDATION_TRACKS
 from settings import (
@@ -96,6 +96,8 @@ class AgentSpec:
         script: the script's file.
         needs: what a checkpoint's state must hold for a training to go on with it.
         network_settings: the settings that decide the networks and what they see; alike in all stages.
+        min_memory: the bytes that a training with these settings takes at least.
+        memory_mend: what to do where that is too much.
     """
 
     name: str
@@ -106,6 +108,8 @@ class AgentSpec:
     script: str
     needs: tuple[str, ...]
     network_settings: tuple[str, ...]
+    min_memory: Callable[[Any], int]
+    memory_mend: str
 
 
 @dataclass(frozen=True)
@@ -302,11 +306,31 @@ def _job(
     run_name: str,
     resumed_checkpoint: Checkpoint | None,
 ) -> Job:
-    resolve_device(options.device)
+    _check_memory(spec, stages, resolve_device(options.device))
     directory = choose_checkpoint_dir(options, run_name)
-    if options.aim and not is_server(options.aim_repo):
-        check_writable_directory(path_from(options.aim_repo, "--aim-repo"), "--aim-repo")
+    if not is_server(options.aim_repo):
+        repo = path_from(options.aim_repo, "--aim-repo")
+        options = replace(options, aim_repo=str(repo))
+        if options.aim:
+            check_writable_directory(repo, "--aim-repo")
     return Job(spec, stages, recipe, options, run_name, directory, resumed_checkpoint, describe_run())
+
+
+def _check_memory(spec: AgentSpec, stages: tuple[Stage, ...], device: torch.device) -> None:
+    """Check that no stage needs more memory than there is; where it merely gets tight, it may still run out later.
+
+    Raises:
+        SettingError: if one does.
+    """
+    available = memory_limit()
+    if device.type == "cuda":
+        available += torch.cuda.get_device_properties(device).total_memory
+    needed = max(spec.min_memory(stage.config) for stage in stages)
+    if needed > available:
+        raise SettingError(
+            f"these settings need at least {needed / 1e9:,.1f} GB of memory, where {available / 1e9:,.1f} GB are; "
+            f"{spec.memory_mend}"
+        )
 
 
 def _resumed_job(spec: AgentSpec, overrides: dict[str, Any], explicit: dict[str, Any]) -> Job:
@@ -437,7 +461,8 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     holds_any = checkpoint.holds_run(directory) or (directory / checkpoint.BEST / checkpoint.MANIFEST).exists()
     if holds_any and directory.resolve() != resumed_run:
         raise SettingError(
-            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
+            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {quoted(directory)}) or name "
+            "another"
         )
     checkpoint.check_format_versions(directory)
     return directory

@@ -145,6 +145,16 @@ class SACConfig(GameConfig):
             )
 
 
+def min_memory(config: SACConfig) -> int:
+    """Bytes that a training takes at least: its replay buffer, two batches as floats, the widest layers."""
+    channels, height, width = config.view.obs_shape
+    replay = config.replay_size * (channels // config.frame_stack * height * width + 16 * config.frame_stack)
+    batches = 2 * config.batch_size * channels * height * width * 4
+    # Critic, target and actor have five such layers; the first two have gradients and Adam's averages besides.
+    widest_layers = config.hidden_dim**2 * 4 * (5 + 3 * 3)
+    return replay + batches + widest_layers
+
+
 CONFIG_CLASS: type = SACConfig
 TOTAL = "total_steps"
 
