@@ -274,6 +274,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _manifest_text(path: Path) -> str:
     try:
+        if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():  # such as a pipe, whose end may never come
+            raise OSError("it is no plain file")
         return (path / MANIFEST).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None

@@ -36,7 +36,7 @@ def check_output_file(path: Path, flag: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the absolute path of a new, empty file that replaces `path` once the block ends without an error.
 
-    The new file is in the same directory, which is made if it is missing, and has the same suffix, such as `.zip`. After an error it is
+    The new file is in the same directory, which is made if it is missing, and has the same suffix. After an error it is
     removed, and `path` is as it was. If `path` is a link, the link is replaced, not what it points to.
 
     Raises:

@@ -28,11 +28,12 @@ def path_from(text: str, flag: str) -> Path:
     _check_text(text, flag, "name a path")
     if is_address(text):
         raise SettingError(f"{flag} {shown(text)} is an address; name a path on this machine")
+    expanded = os.path.expanduser(text)  # noqa: PTH111, pathlib would expand ./~ too
+    if text.startswith("~") and expanded == text:
+        raise SettingError(f"{flag} {shown(text)}: there is no such user; write ./~ for a name with a ~")
+    path = Path(expanded)
     try:
-        path = Path(text).expanduser()
         absolute = path.absolute()
-    except RuntimeError:
-        raise SettingError(f"{flag} {shown(text)}: there is no such user; write ./~ for a name with a ~") from None
     except OSError as error:
         raise SettingError(f"{flag} {shown(text)}: the working directory is gone ({error.strerror})") from None
     _check_lengths(absolute, text, flag)

@@ -297,9 +297,9 @@ def python_command() -> str:
 
 
 def quoted(argument: str | Path) -> str:
-    """An argument for a shell; a path that begins with a dash, which would be taken for a flag, begins with ./ then."""
-    is_like_a_flag = isinstance(argument, Path) and str(argument).startswith("-")
-    return shlex.quote(f"./{argument}" if is_like_a_flag else str(argument))
+    """An argument for a shell. A path whose - or ~ in front would be taken for more than a name begins with ./ then."""
+    is_special = isinstance(argument, Path) and str(argument).startswith(("-", "~"))
+    return shlex.quote(f"./{argument}" if is_special else str(argument))
 
 
 def tell_other_versions(loaded: Checkpoint) -> None:
