@@ -119,8 +119,10 @@ class SACConfig(GameConfig):
     hidden_dim: int = setting(
         1024, "width of the two hidden layers of the actor and of each Q", minimum=1, maximum=100_000
     )
-    log_std_min: float = setting(-10.0, "lower bound of the actor's log standard deviation", minimum=-80.0)
-    log_std_max: float = setting(2.0, "upper bound of the actor's log standard deviation", maximum=80.0)
+    log_std_min: float = setting(
+        -10.0, "lower bound of the actor's log standard deviation", minimum=-80.0, maximum=80.0
+    )
+    log_std_max: float = setting(2.0, "upper bound of the actor's log standard deviation", minimum=-80.0, maximum=80.0)
     compile: bool = setting(
         False,
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
