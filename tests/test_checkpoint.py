@@ -1,10 +1,11 @@
 """Checkpoints: whole or not at all, the newest found, damage and malice refused."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
-import threading
+import signal
 import time
 from pathlib import Path
 
@@ -365,7 +366,6 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(tmp_path, 
 
 def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
     """The newest of a run and its best, each with a state and arrays that belong together."""
-    is_over = threading.Event()
 
     def save_both(number):
         meta, state = {**META, "number": number}, {"number": number}
@@ -373,15 +373,11 @@ def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
         checkpoint.save(tmp_path, "best", meta, state, arrays)
         checkpoint.save_step(tmp_path, number, meta, state, arrays)
 
-    def write():
-        number = 1
-        while not is_over.is_set():
-            number += 1
-            save_both(number)
-
     save_both(1)
-    writer = threading.Thread(target=write)
-    writer.start()
+    writer = os.fork()
+    if writer == 0:
+        for number in itertools.count(2):
+            save_both(number)
     numbers = set()
     try:
         deadline = time.monotonic() + 1.5
@@ -394,8 +390,8 @@ def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
                 assert loaded.passed_over == ()
                 numbers.add(number)
     finally:
-        is_over.set()
-        writer.join()
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
 
 
 def torch_without_memory(state, file):
