@@ -23,6 +23,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
 # The page listens here and nowhere else.
@@ -39,7 +40,7 @@ class PageOptions:
         SettingError: if an option is out of its range, there is no Aim repository, or the port cannot be had.
     """
 
-    repo: str = setting(".", "directory that holds the Aim repository, .aim")
+    repo: str = setting(".", "directory that holds the Aim repository, .aim", check=check_path)
     port: int = setting(43800, "port of the page", minimum=1, maximum=65535)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class PageOptions:
     @property
     def directory(self) -> Path:
         """The repository's directory."""
-        return Path(self.repo).expanduser()
+        return path_from(self.repo, "--repo")
 
 
 def guarded(app: ASGIApp) -> ASGIApp:

@@ -10,6 +10,7 @@ is there, there is none, or still the one before. So a kill or a full disk at an
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ import secrets
 import stat
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ OWN_NAME = re.compile(r"\w+-[0-9a-f]{8}\.(pt|npy)|manifest\.json-[0-9a-f]{8}")
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be found, read or trusted; the message is one line."""
+
+
+class OtherVersionError(CheckpointError):
+    """A checkpoint of another format version: whole, as far as this program can tell, so it is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,19 @@ def save(
     """Write checkpoint `name` of a run, replacing an older one of that name, and return its path.
 
     Raises:
-        OSError: if the disk does not take it; nothing that was there before is lost then.
+        OSError: if the disk does not take it, or memory does not; nothing that was there before is lost then.
     """
     directory = run_directory / name
     if directory.is_symlink():
         raise OSError(f"{directory} is a link, which a checkpoint is never written through")
+    if _is_of_other_version(directory):
+        raise OSError(f"{directory} is of another format version, which is not replaced")
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
     try:
-        files = _write_data(directory, token, state, arrays or {})
+        with _memory_as_disk():
+            files = _write_data(directory, token, state, arrays or {})
         manifest = {
             "format_version": FORMAT_VERSION,
             "saved_at_ns": _later_than_all(run_directory),
@@ -104,6 +112,19 @@ def save(
         flush(run_directory)
     _remove_own_files(directory, keep=lambda name: token in name)
     return directory
+
+
+@contextlib.contextmanager
+def _memory_as_disk() -> Iterator[None]:
+    """Have memory that runs out raise what a full disk raises."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's writer, whose buffer could not grow, ends with a RuntimeError that hides the MemoryError.
+        hidden = error.__context__
+        if not isinstance(error, MemoryError) and not isinstance(hidden, MemoryError) and "memory" not in str(error):
+            raise
+        raise OSError(errno.ENOMEM, "not enough memory to write it") from None
 
 
 def _write_data(
@@ -136,7 +157,7 @@ def save_step(
     whole = [other for other in _newest_first(run_directory) if _has_whole_manifest(other)]
     kept = {path, *whole[:KEPT]}
     for old in _step_directories(run_directory):
-        if old not in kept:  # older ones, damaged ones, and what a kill has left of one
+        if old not in kept and not _is_of_other_version(old):  # older, damaged, and what a kill has left of one
             with contextlib.suppress(OSError):
                 (old / MANIFEST).unlink(missing_ok=True)  # first: what a kill leaves then is no checkpoint
                 _remove_own_files(old, keep=lambda _: False)
@@ -174,9 +195,11 @@ def load(path: Path, with_arrays: bool = True) -> Checkpoint:
         path: the checkpoint, or the run directory.
         with_arrays: whether the large arrays are wanted, too.
 
+    A run may go on saving meanwhile: what is read is one whole checkpoint, the older or the newer one.
+
     Raises:
-        CheckpointError: if there is none, it is damaged, it was changed after it was written, or it is of another
-            format version.
+        OtherVersionError: if it is of another format version. Of a run, no older one is taken in its place.
+        CheckpointError: if there is none, it is damaged, or it was changed after it was written.
     """
     if find_run(path) != path:
         return _load_one(path, with_arrays)
@@ -184,21 +207,55 @@ def load(path: Path, with_arrays: bool = True) -> Checkpoint:
     for candidate in _newest_first(path):
         try:
             return replace(_load_one(candidate, with_arrays), passed_over=tuple(passed_over))
+        except OtherVersionError:
+            raise
         except CheckpointError as error:
+            if not (candidate / MANIFEST).is_file():  # its run has gone on and dropped it
+                return load(path, with_arrays)
             passed_over.append(str(error))
     raise CheckpointError(f"{path} holds no whole checkpoint: {'; '.join(passed_over)}")
+
+
+def check_format_versions(run_directory: Path) -> None:
+    """Check that a run may go on here: that it holds no checkpoint of another format version.
+
+    Raises:
+        OtherVersionError: for the first that it holds.
+    """
+    for path in (*_step_directories(run_directory), run_directory / BEST):
+        try:
+            _read_manifest(path)
+        except OtherVersionError:
+            raise
+        except CheckpointError:
+            continue
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:
     """A manifest's text: itself, and the checksum of the rest."""
     # Once through JSON, after which keys and sequences are what a reader will find.
     plain = json.loads(json.dumps(dict(manifest)))
-    checksum = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**plain, "sha256": checksum}, indent=1)
+    return json.dumps({**plain, "sha256": _checksum(plain)}, indent=1)
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _load_one(path: Path, with_arrays: bool) -> Checkpoint:
-    manifest = _read_manifest(path)
+    text = _manifest_text(path)
+    while True:
+        try:
+            return _load_as_listed(path, _parsed_manifest(path, text), with_arrays)
+        except CheckpointError:
+            newer = _manifest_text(path)
+            if newer == text:
+                raise
+            # It was replaced meanwhile, and the older one's files are gone.
+            text = newer
+
+
+def _load_as_listed(path: Path, manifest: Mapping[str, Any], with_arrays: bool) -> Checkpoint:
     try:
         meta = dict(manifest["meta"])
         files = {
@@ -212,13 +269,30 @@ def _load_one(path: Path, with_arrays: bool) -> Checkpoint:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    return _parsed_manifest(path, _manifest_text(path))
+
+
+def _manifest_text(path: Path) -> str:
     try:
-        text = (path / MANIFEST).read_text()
-        manifest = json.loads(text)
-        version = manifest["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version!r}; this program reads {FORMAT_VERSION}")
-        manifest.pop("sha256")
+        if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():  # such as a pipe, whose end may never come
+            raise OSError("it is no plain file")
+        return (path / MANIFEST).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+
+
+def _parsed_manifest(path: Path, text: str) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        version, checksum = manifest["format_version"], manifest.pop("sha256", None)
+        if type(version) is not int:
+            raise TypeError("its format version is no number")
+        # A damaged digit is no other version.
+        if version != FORMAT_VERSION and checksum != _checksum({**manifest, "format_version": FORMAT_VERSION}):
+            raise OtherVersionError(
+                f"{path} has format version {version}; this program reads {FORMAT_VERSION}; use the version of this "
+                "project that saved it"
+            )
         is_whole = text == sealed(manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
@@ -233,6 +307,16 @@ def _has_whole_manifest(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _is_of_other_version(path: Path) -> bool:
+    try:
+        _read_manifest(path)
+    except OtherVersionError:
+        return True
+    except CheckpointError:
+        return False
+    return False
 
 
 @dataclass(frozen=True)

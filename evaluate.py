@@ -24,6 +24,7 @@ from car_racing import TRAINING_TRACK_SEEDS
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from film import MAX_GIF_TRACKS, new_film
 from output_file import check_output_file
+from paths import check_path, path_from
 from policies import load_policy
 from process import tell_passed_over
 from score_report import text_report, write_json
@@ -40,7 +41,9 @@ class EvaluateOptions:
         SettingError: if an option is missing or out of its range, or two do not go together.
     """
 
-    checkpoint: tuple[str, ...] = setting((), "a checkpoint, or a run's directory for its newest; or several")
+    checkpoint: tuple[str, ...] = setting(
+        (), "a checkpoint, or a run's directory for its newest; or several", check=check_path
+    )
     episodes: int | None = setting(
         None, "how many of the 100 scoring tracks to drive [all]", minimum=1, maximum=len(SCORING_TRACKS)
     )
@@ -50,9 +53,9 @@ class EvaluateOptions:
     actions: Actions | None = setting(
         None, "what a stochastic policy does [as its checkpoint says]", choices=("mean", "mode", "sampled")
     )
-    json: str | None = setting(None, "write every track's result to this file")
-    video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4")
-    gif: str | None = setting(None, "the same as a small .gif")
+    json: str | None = setting(None, "write every track's result to this file", check=check_path)
+    video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4", check=check_path)
+    gif: str | None = setting(None, "the same as a small .gif", check=check_path)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -66,13 +69,13 @@ class EvaluateOptions:
 
     def _check_outputs(self) -> None:
         if self.json is not None:
-            check_output_file(Path(self.json).expanduser(), "--json")
+            check_output_file(path_from(self.json, "--json"), "--json")
         for flag, path, suffix in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
             if path is None:
                 continue
-            if Path(path).suffix != suffix:
+            if path_from(path, flag).suffix != suffix:
                 raise SettingError(f"{flag} must name a file that ends in {suffix}, not {path}")
-            check_output_file(Path(path).expanduser(), flag)
+            check_output_file(path_from(path, flag), flag)
             if len(self.checkpoint) > 1:
                 raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
@@ -117,9 +120,8 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
     Raises:
         OSError: if a file cannot be written.
     """
-    json_path, *film_paths = (
-        None if path is None else Path(path).expanduser() for path in (options.json, options.video, options.gif)
-    )
+    targets = (("--json", options.json), ("--video", options.video), ("--gif", options.gif))
+    json_path, *film_paths = (None if path is None else path_from(path, flag) for flag, path in targets)
     films = [path for path in film_paths if path is not None]
     try:
         if json_path is not None:
@@ -140,7 +142,7 @@ def load_checkpoints(options: EvaluateOptions) -> list[Checkpoint]:
         CheckpointError: if one cannot be read or holds no policy.
         SettingError: if one has no such actions.
     """
-    loaded = [checkpoint.load(Path(path).expanduser(), with_arrays=False) for path in options.checkpoint]
+    loaded = [checkpoint.load(path_from(path, "--checkpoint"), with_arrays=False) for path in options.checkpoint]
     for one in loaded:
         tell_passed_over(one)
         load_policy(one, options.actions)

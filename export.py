@@ -6,8 +6,6 @@
 """
 
 import dataclasses
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,9 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from output_file import check_output_file, replacing
+from paths import check_path, path_from
 from policies import comments_of, load_policy, policy_only, recipe_of
-from process import check_writable_directory, python_command, tell_passed_over
+from process import check_writable_directory, quoted, shell_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
 TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
@@ -32,9 +31,11 @@ class ExportOptions:
         SettingError: if an option is missing, or the target is of no known kind.
     """
 
-    checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest")
+    checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest", check=check_path)
     to: str | None = setting(
-        None, "a .zip for PPO.load, a .toml for a recipe of its settings, or a directory for evaluate.py"
+        None,
+        "a .zip for PPO.load, a .toml for a recipe of its settings, or a directory for evaluate.py",
+        check=check_path,
     )
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class ExportOptions:
     def target(self) -> Path:
         """The file or directory to write."""
         assert self.to is not None
-        return Path(self.to).expanduser()
+        return path_from(self.to, "--to")
 
     @property
     def ending(self) -> str:
@@ -72,7 +73,7 @@ def export(options: ExportOptions) -> str:
         check_output_file(target, "--to")
     else:
         _check_new_directory(target)
-    loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
+    loaded = checkpoint.load(path_from(options.checkpoint, "--checkpoint"), with_arrays=False)
     tell_passed_over(loaded)
     exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     try:
@@ -83,7 +84,7 @@ def export(options: ExportOptions) -> str:
 
 def _check_new_directory(target: Path) -> None:
     check_writable_directory(target.parent, "--to")
-    if target.exists():
+    if target.exists() or target.name in ("", ".."):
         raise SettingError(f"--to {target} is there already; name another directory")
 
 
@@ -111,16 +112,14 @@ def _make_arguments(view: ViewConfig) -> str:
 
 def _export_recipe(loaded: Checkpoint, target: Path) -> str:
     settings, comments = recipe_of(loaded), comments_of(loaded)
-    with replacing(target) as new_path:
-        recipe.write(settings, new_path, comments)
-    return f"Written: {target}. Train with these settings by --recipe {shlex.quote(str(target))}"
+    recipe.write(settings, target, comments)
+    return f"Written: {target}. Train with these settings by --recipe {quoted(target)}"
 
 
 def _export_policy(loaded: Checkpoint, target: Path) -> str:
     # Without the Aim run, which belongs to the training that this checkpoint is no longer part of.
     checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
-    script = shlex.quote(str(Path(sys.argv[0]).with_name("evaluate.py")))
-    return f"Written: {target}. Score it: {python_command()} {script} --checkpoint {shlex.quote(str(target))}"
+    return f"Written: {target}. Score it: {shell_command('evaluate.py', '--checkpoint', target)}"
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from checkpoint import flush
 from process import check_writable_directory
 from settings import SettingError
 
+MAX_SUFFIX = 10
+
 
 def check_output_file(path: Path, flag: str) -> None:
     """Check, without creating anything, that a file can be written at `path`, whose directory may not exist yet.
@@ -42,7 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{secrets.token_hex(8)}.part{path.suffix}")
+    # The suffix tells some writers what to write. One that is longer than any format's could make the name too long.
+    suffix = path.suffix if len(path.suffix) <= MAX_SUFFIX else ""
+    new = path.with_name(f".{secrets.token_hex(8)}.part{suffix}")
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         yield new

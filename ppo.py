@@ -21,6 +21,7 @@ One iteration, and where each line of it stands there:
 Rewards are divided by the running deviation of the return (`VecNormalize`) before any of this.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,12 +37,16 @@ from stable_baselines3.common.vec_env import VecNormalize
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
+from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, in_one_line
+from paths import check_path
 from scoring import Actions, Policy
-from settings import SettingError, check_alike, from_saved, setting, with_default
+from settings import MAX_STEPS, SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "ppo"
+# An environment takes 5 MB.
+MIN_ENV_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -54,27 +59,37 @@ class PPOConfig(GameConfig):
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_timesteps: int = setting(1_000_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    total_timesteps: int = setting(
+        1_000_000, "steps to train for, over all environments", minimum=1, maximum=MAX_STEPS, may_change=True
+    )
     start_from: str | None = setting(
-        None, "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ"
+        None,
+        "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ",
+        check=check_path,
     )
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
-    n_envs: int = setting(8, "environments that are stepped together", minimum=1)
-    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
-    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
-    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
-    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0)
-    clip_range: float = setting(
-        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0
+    n_envs: int = setting(8, "environments that are stepped together", minimum=1, maximum=10_000)
+    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2, maximum=10**7)
+    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2, maximum=10**8)
+    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1, maximum=10_000)
+    learning_rate: float = setting(
+        2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0, maximum=1e3
     )
-    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
-    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
-    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0)
+    clip_range: float = setting(
+        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0, maximum=1e3
+    )
+    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0, maximum=1e6)
+    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0, maximum=1e6)
+    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0, maximum=1e12)
     gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.9, "lambda of generalized advantage estimation", minimum=0.0, maximum=1.0)
     frame_stack: int = with_default(GameConfig, "frame_stack", 2)
     feature_dim: int = setting(
-        256, "size of the features that the CNN gives to policy and value", minimum=1, formerly="features_dim"
+        256,
+        "size of the features that the CNN gives to policy and value",
+        minimum=1,
+        maximum=100_000,
+        formerly="features_dim",
     )
     use_gaussian: bool = setting(False, "use a Gaussian policy, not a Beta one")
     deterministic_action: DeterministicAction = setting(
@@ -98,6 +113,15 @@ class PPOConfig(GameConfig):
     def whole_timesteps(self) -> int:
         """Steps of the whole training: the total, rounded up to whole iterations."""
         return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
+
+
+def min_memory(config: PPOConfig) -> int:
+    """Bytes that a training takes at least: its rollout, a minibatch as floats, its environments, its widest layer."""
+    n_pixels = math.prod(config.view.obs_shape)
+    rollout, minibatch = config.rollout_size * n_pixels, config.batch_size * n_pixels * 4
+    # Parameters of the layer after the convolutions, their gradients and Adam's two averages.
+    widest_layer = 2_592 * config.feature_dim * 4 * 4
+    return rollout + minibatch + config.n_envs * MIN_ENV_BYTES + widest_layer
 
 
 CONFIG_CLASS: type = PPOConfig
@@ -251,8 +275,8 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
     assert env is not None
     model.policy.load_state_dict(state["policy"])
     model.policy.optimizer.load_state_dict(state["optimizer"])
-    model.num_timesteps = int(state["num_timesteps"])
-    model._n_updates = int(state["n_updates"])
+    model.num_timesteps = _count(state["num_timesteps"])
+    model._n_updates = _count(state["n_updates"])
     statistics = state["reward_statistics"]
     env.ret_rms.mean = np.array(float(statistics["mean"]))
     env.ret_rms.var = np.array(float(statistics["var"]))
@@ -261,8 +285,15 @@ def restore(model: PPO, state: dict[str, Any]) -> None:
     episodes = zip(range(env.num_envs), state["envs"], strict=True)
     model._last_obs = np.stack([env.env_method("restore_episode", episode, indices=[i])[0] for i, episode in episodes])
     model._last_episode_starts = _one_per_env(state["episode_starts"], np.bool_, env.num_envs)
-    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
-    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+    model.ep_info_buffer = deque(summaries(state["episodes"], ("r", "l")), maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(numbers(state["successes"]), maxlen=model._stats_window_size)
+
+
+def _count(value: Any) -> int:
+    """A saved count."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _one_per_env(values: Any, dtype: type, n_envs: int) -> np.ndarray[Any, Any]:

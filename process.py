@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
-import fcntl
+import errno
 import os
 import platform
 import random
+import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +23,18 @@ from typing import Any, Self
 import numpy as np
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from checkpoint import Checkpoint
-from settings import SettingError
+from settings import SettingError, shown
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
+# Where a container says how much memory it may have: control groups, version 2 and 1.
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+LOCK_NAME = ".training.lock"
+# What a file system without locks answers.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
 
 
 def check_writable_directory(path: Path, flag: str) -> None:
@@ -59,30 +67,42 @@ def tell_passed_over(loaded: Checkpoint) -> None:
 def lock_directory(directory: Path) -> Iterator[None]:
     """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.
 
+    What is locked is a file in the directory: the directory itself may be locked as an Aim repository. Forked processes
+    do not keep the lock.
+
     Raises:
         SettingError: if another training holds it, or it cannot be made.
     """
+    lock = FileLock(directory / LOCK_NAME, blocking=False, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY)
+        lock.acquire()
+    except Timeout:
+        raise SettingError(
+            f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+        ) from None
     except OSError as error:
-        raise SettingError(f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another") from None
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if error.errno not in NO_LOCKS:
             raise SettingError(
-                f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
+                f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another"
             ) from None
+        print(
+            f"--checkpoint-dir {directory}: nothing can be locked there; start no other training in it", file=sys.stderr
+        )
+    try:
         yield
     finally:
-        os.close(fd)
+        # Removed while it is held. Whoever waits for a removed file's lock opens a new one.
+        with contextlib.suppress(OSError):
+            (directory / LOCK_NAME).unlink()
+        with contextlib.suppress(OSError):
+            lock.release()
 
 
 def describe_run() -> dict[str, Any]:
     """Versions, commit, command line and machine, as plain values: enough to make a figure again."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": _versions(),
         "commit": _commit(),
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": {
@@ -143,6 +163,18 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def memory_limit() -> int:
+    """Bytes that this process can have at most: the machine's memory with its swap, or a limit that was set."""
+    limits = [psutil.virtual_memory().total + psutil.swap_memory().total]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    for file in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(file.read_text()))
+    return min(limits)
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -240,16 +272,56 @@ class ProgressBar:
             self._bar.close()
 
 
+def shell_command(script: str, *args: str | Path) -> str:
+    """A command that starts one of this project's scripts, as it can be pasted into a shell in this directory."""
+    path = from_here(Path(__file__).resolve().with_name(script))
+    return " ".join([python_command(), *map(quoted, (path, *args))])
+
+
+def show_command(repo: Path) -> str:
+    """The command that shows an Aim repository's runs: `make ui` where that means it."""
+    here = Path(__file__).resolve().parent
+    if repo.resolve() == Path.cwd() == here:
+        return "make ui"
+    return shell_command("aim_page.py", "--repo", repo)
+
+
 def python_command() -> str:
-    """How the user starts this interpreter from here: `.venv/bin/python`, or plain `python`."""
-    executable = from_here(Path(sys.executable))
-    return "python" if executable.is_absolute() else str(executable)
+    """How this interpreter is started from this directory: `.venv/bin/python`, or `python` where that means it."""
+    executable = Path(sys.executable)
+    found = shutil.which("python")
+    # By their directories: the interpreters of several environments are links to the same file.
+    if found is not None and Path(found).parent == executable.parent:
+        return "python"
+    return quoted(from_here(executable))
+
+
+def quoted(argument: str | Path) -> str:
+    """An argument for a shell. A path whose - or ~ in front would be taken for more than a name begins with ./ then."""
+    is_special = isinstance(argument, Path) and str(argument).startswith(("-", "~"))
+    return shlex.quote(f"./{argument}" if is_special else str(argument))
+
+
+def tell_other_versions(loaded: Checkpoint) -> None:
+    """Name on stderr, in one line, each package whose version is another one than when the checkpoint was saved."""
+    saved, here = loaded.meta.get("versions"), _versions()
+    if not isinstance(saved, dict):
+        return
+    others = [name for name in here if name in saved and saved[name] != here[name]]
+    if others:
+        listed = ", ".join(f"{name} {shown(saved[name])} (here {here[name]})" for name in others)
+        line = f"{loaded.path} was saved with {listed}; the run goes on, with results that may differ a little"
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
 
 
 def from_here(path: Path) -> Path:
     """The path as a user would write it: relative where it lies below the working directory."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str:

@@ -26,7 +26,9 @@ from typing import Any
 import tomli_w
 
 from checkpoint import Checkpoint, CheckpointError
-from settings import SettingError, saved_settings
+from output_file import replacing
+from paths import path_from
+from settings import MAX_STEPS, SettingError, in_one_line, saved_settings
 
 RECIPES = Path(__file__).with_name("recipes")
 SUFFIX = ".toml"
@@ -73,10 +75,12 @@ def read(name_or_path: str) -> Recipe:
     """
     path = _find(name_or_path)
     try:
+        if path.exists() and not path.is_file():  # what cannot be read to its end
+            raise SettingError(f"--recipe {path} is no regular file; name a {SUFFIX} file")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--recipe {path} cannot be read ({_first_line(error)})") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:  # ValueError: a number of too many digits
         raise SettingError(f"--recipe {path} is no TOML ({_first_line(error)}); mend it there") from None
     return _parsed(path.stem, path, content)
 
@@ -141,12 +145,13 @@ def write(recipe: Recipe, path: Path, comments: Mapping[str, str] | None = None)
     Raises:
         OSError: if the file cannot be written.
     """
-    path.write_text(text_of(recipe, comments or {}), encoding="utf-8")
+    with replacing(path) as new_path:
+        new_path.write_text(text_of(recipe, comments or {}), encoding="utf-8")
 
 
 def text_of(recipe: Recipe, comments: Mapping[str, str]) -> str:
     """A recipe as TOML."""
-    parts = [f"# Settings of the run {recipe.name}.\n", tomli_w.dumps({AGENT: recipe.agent})]
+    parts = [f"# Settings of the run {in_one_line(recipe.name)}.\n", tomli_w.dumps({AGENT: recipe.agent})]
     parts += _commented(recipe.settings, comments)
     for stage in recipe.stages:
         parts += [f"\n[[{STAGES}]]\n", *_commented(stage, comments)]
@@ -164,7 +169,7 @@ def _commented(settings: Mapping[str, Any], comments: Mapping[str, str]) -> list
 
 def _find(name_or_path: str) -> Path:
     if name_or_path.endswith(SUFFIX) or "/" in name_or_path:
-        return Path(name_or_path).expanduser()
+        return path_from(name_or_path, "--recipe")
     path = RECIPES / f"{name_or_path}{SUFFIX}"
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in RECIPES.glob(f"*{SUFFIX}")))
@@ -179,8 +184,8 @@ def _parsed(name: str, path: Path, content: dict[str, Any]) -> Recipe:
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise SettingError(f"--recipe {path}: write each stage as a table [[{STAGES}]]")
     for number, stage in enumerate(stages, 1):
-        if type(stage.get(STEPS)) is not int or stage[STEPS] < 1:
-            raise SettingError(f"--recipe {path}: stage {number} needs {STEPS}, a whole number of at least 1")
+        if type(stage.get(STEPS)) is not int or not 1 <= stage[STEPS] <= MAX_STEPS:
+            raise SettingError(f"--recipe {path}: stage {number} needs {STEPS}, a whole number from 1 to {MAX_STEPS:,}")
     return Recipe(name, agent, content, tuple(stages))
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 import checkpoint
 import recipe as recipes
 from checkpoint import Checkpoint, CheckpointError
-from process import check_writable_directory, default_run_name, describe_run, from_here
+from paths import check_aim_repo, check_path, check_run_name, is_server, path_from
+from process import check_writable_directory, default_run_name, describe_run, from_here, memory_limit, quoted
 from recipe import Recipe
 from scoring import VALIDATION_TRACKS
 from settings import (
+    MAX_STEPS,
     OneLineParser,
     SettingError,
     add_flags,
@@ -37,27 +40,39 @@ class RunOptions:
     """
 
     recipe: str | None = setting(
-        None, "take the settings of this recipe, by its name in recipes/ or its file; flags win", may_change=True
+        None,
+        "take the settings of this recipe, by its name in recipes/ or its file; flags win",
+        check=check_path,
+        may_change=True,
     )
     checkpoint_dir: str | None = setting(
-        None, "directory for this run's checkpoints [checkpoints/<run name>]", may_change=True
+        None, "directory for this run's checkpoints [checkpoints/<run name>]", check=check_path, may_change=True
     )
-    run_name: str | None = setting(None, "the run's name in Aim [agent, seed and time]", may_change=True)
+    run_name: str | None = setting(
+        None, "the run's name in Aim [agent, seed and time]", check=check_run_name, may_change=True
+    )
     device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1", may_change=True)
     resume: str | None = setting(
-        None, "go on from this checkpoint, or from the newest in this checkpoint directory", may_change=True
+        None,
+        "go on from this checkpoint, or from the newest in this checkpoint directory",
+        check=check_path,
+        may_change=True,
     )
-    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
+    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, maximum=MAX_STEPS, may_change=True)
     eval_tracks: int = setting(
         8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
     )
-    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
+    checkpoint_freq: int = setting(
+        25_000, "steps between two checkpoints", minimum=1, maximum=MAX_STEPS, may_change=True
+    )
     score: bool = setting(
         False,
         "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",
         may_change=True,
     )
-    aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", may_change=True)
+    aim_repo: str = setting(
+        ".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo, may_change=True
+    )
     aim: bool = setting(True, "track this run in Aim", may_change=True)
 
     def __post_init__(self) -> None:
@@ -81,6 +96,8 @@ class AgentSpec:
         script: the script's file.
         needs: what a checkpoint's state must hold for a training to go on with it.
         network_settings: the settings that decide the networks and what they see; alike in all stages.
+        min_memory: the bytes that a training with these settings takes at least.
+        memory_mend: what to do where that is too much.
     """
 
     name: str
@@ -91,6 +108,8 @@ class AgentSpec:
     script: str
     needs: tuple[str, ...]
     network_settings: tuple[str, ...]
+    min_memory: Callable[[Any], int]
+    memory_mend: str
 
 
 @dataclass(frozen=True)
@@ -251,7 +270,7 @@ def stage_configs(spec: AgentSpec, recipe: Recipe, overrides: dict[str, Any]) ->
     configs = []
     for stage in recipe.stages:
         changes = {key: value for key, value in stage.items() if key != recipes.STEPS}
-        steps = max(round(stage[recipes.STEPS] * total / sum_of_steps), 1)
+        steps = max(round(Fraction(stage[recipes.STEPS] * total, sum_of_steps)), 1)
         configs.append(spec.config_class(**{**_as_fields(settings | changes), **overrides, spec.total: steps}))
     for name in spec.network_settings:
         values = [getattr(config, name) for config in configs]
@@ -287,18 +306,38 @@ def _job(
     run_name: str,
     resumed_checkpoint: Checkpoint | None,
 ) -> Job:
-    resolve_device(options.device)
+    _check_memory(spec, stages, resolve_device(options.device))
     directory = choose_checkpoint_dir(options, run_name)
-    if options.aim and not options.aim_repo.startswith("aim://"):
-        check_writable_directory(Path(options.aim_repo), "--aim-repo")
+    if not is_server(options.aim_repo):
+        repo = path_from(options.aim_repo, "--aim-repo")
+        options = replace(options, aim_repo=str(repo))
+        if options.aim:
+            check_writable_directory(repo, "--aim-repo")
     return Job(spec, stages, recipe, options, run_name, directory, resumed_checkpoint, describe_run())
+
+
+def _check_memory(spec: AgentSpec, stages: tuple[Stage, ...], device: torch.device) -> None:
+    """Check that no stage needs more memory than there is; where it merely gets tight, it may still run out later.
+
+    Raises:
+        SettingError: if one does.
+    """
+    available = memory_limit()
+    if device.type == "cuda":
+        available += torch.cuda.get_device_properties(device).total_memory
+    needed = max(spec.min_memory(stage.config) for stage in stages)
+    if needed > available:
+        raise SettingError(
+            f"these settings need at least {needed / 1e9:,.1f} GB of memory, where {available / 1e9:,.1f} GB are; "
+            f"{spec.memory_mend}"
+        )
 
 
 def _resumed_job(spec: AgentSpec, overrides: dict[str, Any], explicit: dict[str, Any]) -> Job:
     if "recipe" in explicit:
         raise SettingError("--resume goes on with the run's own settings; leave out --recipe")
     given = explicit["resume"]
-    loaded = checkpoint.load(Path(given))
+    loaded = checkpoint.load(path_from(given, "--resume"))
     _check_resumable(spec, loaded, given)
     meta = loaded.meta
     saved_configs = meta.get("stages", [meta["config"]])
@@ -407,10 +446,13 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
 
     Raises:
         SettingError: if it cannot be written to, or holds another run already.
+        CheckpointError: if it holds checkpoints of another format version, which this run would drop.
     """
-    resumed_run = None if options.resume is None else checkpoint.find_run(Path(options.resume).resolve())
+    resumed_run = None
+    if options.resume is not None:
+        resumed_run = checkpoint.find_run(path_from(options.resume, "--resume").resolve())
     if options.checkpoint_dir is not None:
-        directory = Path(options.checkpoint_dir)
+        directory = path_from(options.checkpoint_dir, "--checkpoint-dir")
     elif resumed_run is not None:
         directory = from_here(resumed_run)
     else:
@@ -419,6 +461,8 @@ def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:
     holds_any = checkpoint.holds_run(directory) or (directory / checkpoint.BEST / checkpoint.MANIFEST).exists()
     if holds_any and directory.resolve() != resumed_run:
         raise SettingError(
-            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {directory}) or name another"
+            f"--checkpoint-dir {directory} holds a run already; go on with it (--resume {quoted(directory)}) or name "
+            "another"
         )
+    checkpoint.check_format_versions(directory)
     return directory

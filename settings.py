@@ -14,17 +14,20 @@ from collections.abc import Collection
 from typing import Any, NoReturn, TypeVar
 
 from car_racing.settings import (
+    MAX_STEPS,
     UNKNOWN,
     SettingError,
     check_settings,
     flag_of,
+    in_one_line,
     is_tuple,
     scalar_type,
     setting,
+    shown,
     with_default,
 )
 
-__all__ = ["SettingError", "check_settings", "flag_of", "setting", "with_default"]
+__all__ = ["MAX_STEPS", "SettingError", "check_settings", "flag_of", "in_one_line", "setting", "shown", "with_default"]
 
 ConfigT = TypeVar("ConfigT")
 
@@ -180,6 +183,5 @@ class OneLineParser(argparse.ArgumentParser):
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong with the user's input in one line on stderr, and exit with code 2."""
-    one_line = " ".join(message.splitlines())  # a path may hold line breaks
-    print(f"{sys.argv[0].rpartition('/')[2]}: {one_line}", file=sys.stderr)
+    print(f"{sys.argv[0].rpartition('/')[2]}: {in_one_line(message)}", file=sys.stderr)
     raise SystemExit(2)

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,22 @@ from numpy.typing import NDArray
 import checkpoint
 from aim_writer import AimWriter
 from car_racing import make_env
+from car_racing.episode_statistics import summaries
 from checkpoint import Checkpoint
+from paths import path_from
 from process import capture_generators, restore_generators, seed_generators
 from run_options import AgentSpec, Job, Stage
-from sac_drq import AGENT, NETWORK_SETTINGS, TOTAL, SACAgent, SACConfig, initial_agent, make_replay, policy_of
+from sac_drq import (
+    AGENT,
+    NETWORK_SETTINGS,
+    TOTAL,
+    SACAgent,
+    SACConfig,
+    initial_agent,
+    make_replay,
+    min_memory,
+    policy_of,
+)
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
 SPEC = AgentSpec(
@@ -29,6 +40,8 @@ SPEC = AgentSpec(
     script="train.py",
     needs=("agent", "replay", "env"),
     network_settings=NETWORK_SETTINGS,
+    min_memory=min_memory,
+    memory_mend="give a smaller --replay-size, --hidden-dim or --batch-size",
 )
 
 # Steps between two points of the update's metrics in Aim: often enough to see, seldom enough to cost nothing.
@@ -61,7 +74,7 @@ class Training:
         self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
         self.writer = AimWriter(run.tracker)
         seed_generators(stage.seed)
-        with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
+        with fitting_in_memory(SPEC.memory_mend):
             self.agent = SACAgent(replace(self.config, seed=stage.seed), run.device)
             self.replay = make_replay(self.config, run.device)
         if predecessor is not None:
@@ -182,7 +195,7 @@ class Training:
         if not np.array_equal(self.obs, self.replay.current_obs):
             # Episodes in flight of an older version cannot be played again; a new one begins in their place.
             self.replay.start_episode(self.obs)
-        self.episodes.extend(resumed.state["episodes"])
+        self.episodes.extend(summaries(resumed.state["episodes"], ("r", "l", "lap_finished")))
         restore_generators(resumed.state["generators"])
 
 
@@ -197,7 +210,7 @@ def train(job: Job) -> int:
     config: SACConfig = job.stages[0].config
     agent = None
     if config.start_from is not None and job.resumed is None:
-        agent = initial_agent(config, checkpoint.load(Path(config.start_from), with_arrays=False))
+        agent = initial_agent(config, checkpoint.load(path_from(config.start_from, "--start-from"), with_arrays=False))
     n_episodes = job.resumed_meta.get("episodes", 0)
     with TrainingRun.open(job) as run:
         if run.device.type == "cpu" and config.encoder == "drq":

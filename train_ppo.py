@@ -1,7 +1,6 @@
 """Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ import checkpoint
 from aim_writer import AimEpisodeCallback, AimWriter
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint
+from paths import path_from
 from ppo import (
     AGENT,
     NETWORK_SETTINGS,
@@ -22,6 +22,7 @@ from ppo import (
     is_finite,
     make_model,
     make_training_env,
+    min_memory,
     policy_of,
     restore,
 )
@@ -38,6 +39,8 @@ SPEC = AgentSpec(
     script="train_ppo.py",
     needs=("policy", "optimizer", "envs"),
     network_settings=NETWORK_SETTINGS,
+    min_memory=min_memory,
+    memory_mend="give a smaller --n-envs, --n-steps, --frame-stack or --feature-dim",
 )
 
 # SB3's name for PPO's clipped surrogate loss, and the name under which this project's agents report theirs.
@@ -56,7 +59,8 @@ def train(job: Job) -> int:
     config: PPOConfig = job.stages[0].config
     networks = None
     if config.start_from is not None and job.resumed is None:
-        networks = initial_networks(config, checkpoint.load(Path(config.start_from), with_arrays=False))
+        start_from = path_from(config.start_from, "--start-from")
+        networks = initial_networks(config, checkpoint.load(start_from, with_arrays=False))
     n_episodes = job.resumed_meta.get("episodes", 0)
     with TrainingRun.open(job) as run:
         for stage in run.stages_to_go():
@@ -79,21 +83,33 @@ def train_stage(
         The parameters that the stage ends with, and the episodes of the run so far.
     """
     config: PPOConfig = stage.config
-    env = make_training_env(config)
+    with fitting_in_memory(SPEC.memory_mend):
+        env = make_training_env(config)
     loop = TrainingLoop(run, stage, n_episodes)
     try:
-        with fitting_in_memory("give a smaller --n-envs, --n-steps or --feature-dim"):
+        with fitting_in_memory(SPEC.memory_mend):
             model = make_model(config, env, run.device, stage.seed, stage.first_step)
         if networks is not None:
             model.policy.load_state_dict(networks)
+        _learn(run, stage, model, loop)
+    finally:
+        env.close()
+    return model.policy.state_dict(), loop.episodes.n_episodes
 
-        def restore_all(resumed: Checkpoint) -> None:
-            restore(model, resumed.state)
-            restore_generators(resumed.state["generators"])
 
+def _learn(run: TrainingRun, stage: Stage, model: PPO, loop: "TrainingLoop") -> None:
+    """Have a model learn through a stage, restored first where the run is resumed."""
+
+    def restore_all(resumed: Checkpoint) -> None:
+        restore(model, resumed.state)
+        if model.num_timesteps != resumed.meta["steps"]:
+            raise ValueError(f"its state is of step {model.num_timesteps}, its manifest of {resumed.meta['steps']}")
+        restore_generators(resumed.state["generators"])
+
+    try:
         run.resume(restore_all)
         model.learn(
-            stage.first_step + config.total_timesteps - model.num_timesteps,
+            stage.first_step + stage.config.total_timesteps - model.num_timesteps,
             callback=CallbackList([ThreadsForUpdates(), ReportProgress(stage), loop, loop.episodes]),
             log_interval=None,  # type: ignore[arg-type]
             reset_num_timesteps=False,
@@ -107,9 +123,6 @@ def train_stage(
         if is_finite(model):
             raise
         raise DivergedError(f"the policy is no longer finite after step {run.bar.steps:,} ({error})") from None
-    finally:
-        env.close()
-    return model.policy.state_dict(), loop.episodes.n_episodes
 
 
 class ThreadsForUpdates(BaseCallback):

@@ -24,7 +24,18 @@ from aim_writer import AimTracker
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from process import ProgressBar, StopSignal, keep_freed_memory, lock_directory, python_command, tell_passed_over
+from paths import is_server
+from process import (
+    ProgressBar,
+    StopSignal,
+    keep_freed_memory,
+    lock_directory,
+    quoted,
+    shell_command,
+    show_command,
+    tell_other_versions,
+    tell_passed_over,
+)
 from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
 from scoring import VALIDATION_TRACKS, Policy, Score, score
 from settings import SettingError, fail
@@ -279,13 +290,13 @@ class TrainingRun:
             f"Aim run:         {run_hash} in {repo}" if run_hash else "Aim run:         none",
         ]
         is_scored_next = self.job.options.score and not is_stopped
-        if not is_scored_next and (best is not None or latest is not None):
-            to_score = latest if best is None else best_path
-            lines.append(f"Score it:        {python_command()} evaluate.py --checkpoint {to_score}")
-        if run_hash and not repo.startswith("aim://"):
-            lines.append("Watch it:        make ui" + ("" if repo == "." else f" REPO={repo}"))
+        to_score = latest if best is None else best_path
+        if not is_scored_next and to_score is not None:
+            lines.append(f"Score it:        {shell_command('evaluate.py', '--checkpoint', to_score)}")
+        if run_hash and not is_server(repo):
+            lines.append(f"Watch it:        {show_command(Path(repo))}")
         if is_stopped and checkpoint.holds_run(self.job.directory):
-            lines.append(f"Go on:           {python_command()} {self.job.spec.script} --resume {self.job.directory}")
+            lines.append(f"Go on:           {shell_command(self.job.spec.script, '--resume', self.job.directory)}")
         return "\n".join(lines)
 
 
@@ -300,6 +311,7 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         fail(str(error))
     if job.resumed is not None:
         tell_passed_over(job.resumed)
+        tell_other_versions(job.resumed)
     try:
         code = train(job)
         _leave(_score_best(job.directory) if job.options.score and code == 0 else code)
@@ -311,7 +323,7 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         # cuBLAS and cuDNN report a lost GPU as plain RuntimeErrors.
         if not is_known and not any(word in str(error) for word in ("CUDA error", "cuDNN error", "CUBLAS")):
             raise
-        way_on = f"; go on with --resume {job.directory}" if checkpoint.holds_run(job.directory) else ""
+        way_on = f"; go on with --resume {quoted(job.directory)}" if checkpoint.holds_run(job.directory) else ""
         print(f"{spec.script}: {str(error).splitlines()[0]}{way_on}", file=sys.stderr)
         _leave(1)
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from output_file import replacing
 from references.stock_picture import POLICIES, compare, frame_pairs
 
 
@@ -35,7 +36,8 @@ def side_by_side(magnify: int = 8, scale: int = 3) -> NDArray[np.uint8]:
 
 def main() -> None:
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "fidelity.png")
-    cv2.imwrite(str(path), side_by_side())
+    with replacing(path) as new_path:
+        cv2.imwrite(str(new_path), side_by_side())
     print(compare(range(6), 160))
     print(f"{path}: fast, stock, and eight times their difference")
 

@@ -19,6 +19,8 @@ from aim.sdk.index_manager import RepoIndexManager
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from output_file import replacing
+
 PANELS = {"mean_return": "validation return", "lap_finish_rate": "laps finished"}
 
 
@@ -82,9 +84,10 @@ def main() -> None:
         axis.set(xlabel="million frames", title=title)
         axis.grid(alpha=0.3)
     axes[0].legend(handles=[plt.Line2D([], [], color=colour, label=label) for label, colour in colours.items()])
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.to, dpi=110)
-    options.to.with_suffix(".json").write_text(json.dumps(points) + "\n")
+    with replacing(options.to) as new_path:
+        figure.savefig(new_path, dpi=110)
+    with replacing(options.to.with_suffix(".json")) as new_path:
+        new_path.write_text(json.dumps(points) + "\n")
 
 
 if __name__ == "__main__":

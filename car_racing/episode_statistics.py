@@ -1,5 +1,7 @@
 """What an episode came to, in the form that Stable-Baselines3 reads."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -78,3 +80,29 @@ class EpisodeStatistics(gym.Wrapper):
         if terminated or truncated:
             self._record.summarize(game_of(self), info)
         return obs, float(reward), terminated, truncated, info
+
+
+def summaries(plain: Any, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Episodes' summaries from a checkpoint.
+
+    Args:
+        plain: what it holds in their place.
+        keys: the figures that each must have.
+
+    Raises:
+        KeyError, TypeError, ValueError: if they are none.
+    """
+    for summary in plain:
+        numbers([summary[key] for key in keys])
+    return list(plain)
+
+
+def numbers(plain: Any) -> list[float]:
+    """Finite numbers or booleans from a checkpoint.
+
+    Raises:
+        TypeError, ValueError: if they are none.
+    """
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in plain):
+        raise ValueError("what should be finite numbers is something else")
+    return list(plain)

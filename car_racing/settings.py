@@ -8,13 +8,18 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 ConfigT = TypeVar("ConfigT")
 
 # Marks a setting for which no value of older checkpoints is known; None is a value like any other.
 UNKNOWN = object()
+# More steps than any machine takes.
+MAX_STEPS = 10**12
+# Characters of a value that a message shows.
+MAX_SHOWN = 120
 
 
 class SettingError(ValueError):
@@ -29,6 +34,7 @@ def setting(
     above: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
+    check: Callable[[str, str], object] | None = None,
     may_change: bool = False,
     before: Any = UNKNOWN,
     formerly: str | None = None,
@@ -40,8 +46,9 @@ def setting(
         help: one positive sentence: what it is, with its unit, or what happens when it is on.
         minimum: the smallest value allowed.
         above: a value that it must exceed.
-        maximum: the largest value allowed.
+        maximum: the largest value allowed. Every number has one: what is beyond it is a mistake on any machine.
         choices: the values allowed.
+        check: for a text: given the value and its flag, raises SettingError if it cannot be used.
         may_change: whether a resumed run may be given another value.
         before: for a setting that was added later: the value that reproduces what the code did before it was added.
             Checkpoints that lack the setting are resumed with it.
@@ -53,6 +60,7 @@ def setting(
         "above": above,
         "maximum": maximum,
         "choices": choices,
+        "check": check,
         "may_change": may_change,
         "before": before,
         "formerly": formerly,
@@ -116,14 +124,39 @@ def scalar_type(hint: Any) -> type:
 def _check_value(value: Any, flag: str, wanted: type, limits: Mapping[str, Any]) -> None:
     # A float may be written as a whole number; otherwise the type is the type (and True is no number).
     if type(value) is not wanted and not (wanted is float and type(value) is int):
-        raise SettingError(f"{flag} must be of type {wanted.__name__}, not {value!r}")
+        raise SettingError(f"{flag} must be of type {wanted.__name__}, not {shown(_written(value))}")
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"{flag} must be a finite number, not {value}")
     if limits["minimum"] is not None and value < limits["minimum"]:
-        raise SettingError(f"{flag} must be at least {limits['minimum']}, not {value}")
+        raise SettingError(f"{flag} must be at least {limits['minimum']}, not {shown(value)}")
     if limits["above"] is not None and value <= limits["above"]:
-        raise SettingError(f"{flag} must be above {limits['above']}, not {value}")
+        raise SettingError(f"{flag} must be above {limits['above']}, not {shown(value)}")
     if limits["maximum"] is not None and value > limits["maximum"]:
-        raise SettingError(f"{flag} must be at most {limits['maximum']}, not {value}")
+        raise SettingError(f"{flag} must be at most {limits['maximum']}, not {shown(value)}")
     if limits["choices"] is not None and value not in limits["choices"]:
-        raise SettingError(f"{flag} must be one of {', '.join(limits['choices'])}, not {value}")
+        raise SettingError(f"{flag} must be one of {', '.join(limits['choices'])}, not {shown(value)}")
+    if limits["check"] is not None:
+        limits["check"](value, flag)
+
+
+def in_one_line(text: str) -> str:
+    """A text with each line break and other control character in it as a blank."""
+    return "".join(" " if is_control(character) else character for character in text)
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is a control character, or separates lines or paragraphs."""
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp")
+
+
+def shown(value: Any) -> str:
+    """What a user gave, for a message: in one line, and shortened in its middle."""
+    line = in_one_line(value if isinstance(value, str) else _written(value))
+    return line if len(line) <= MAX_SHOWN else f"{line[: MAX_SHOWN // 2]}...{line[-MAX_SHOWN // 4 :]}"
+
+
+def _written(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no number of more than some thousands of digits
+        return "a number of thousands of digits"

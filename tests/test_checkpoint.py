@@ -1,9 +1,12 @@
 """Checkpoints: whole or not at all, the newest found, damage and malice refused."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -310,3 +313,126 @@ def test_only_the_arrays_asked_for_are_read(tmp_path):
     assert checkpoint.load(path, with_arrays=False).arrays == {}
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.load(path)
+
+
+def newer_version(path):
+    """Make a whole checkpoint one of a version to come."""
+    rewrite_manifest(path, lambda manifest: manifest.update(format_version=checkpoint.FORMAT_VERSION + 1))
+
+
+def test_what_another_version_has_saved_is_named_and_stays(tmp_path):
+    for step in (1, 2, 3, 4):
+        path = checkpoint.save_step(tmp_path, step, META, STATE)
+    best = checkpoint.save(tmp_path, checkpoint.BEST, META, STATE)
+    checkpoint.check_format_versions(tmp_path)
+    for newer in (best, path):
+        newer_version(newer)
+        with pytest.raises(CheckpointError, match=rf"{newer.name} has format version 3; this program reads 2; use the"):
+            checkpoint.check_format_versions(tmp_path)
+    with pytest.raises(CheckpointError, match="step_000000004 has format version 3"):
+        checkpoint.load(tmp_path)
+    before = (path / "manifest.json").read_bytes(), (best / "manifest.json").read_bytes()
+    for step in (5, 6, 7, 8):
+        checkpoint.save_step(tmp_path, step, META, STATE)
+    for name in (best.name, path.name):
+        with pytest.raises(OSError, match="is of another format version"):
+            checkpoint.save(tmp_path, name, META, STATE)
+    assert ((path / "manifest.json").read_bytes(), (best / "manifest.json").read_bytes()) == before
+    assert len(list(path.iterdir())) == 2
+
+
+def test_a_damaged_digit_is_no_other_version(tmp_path):
+    older, path = (checkpoint.save_step(tmp_path, step, META, STATE) for step in (1, 2))
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 3'))
+    assert checkpoint.load(tmp_path).path == older
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    real, n_replaced = checkpoint._read_state, []
+
+    def read_late(file):
+        if len(n_replaced) < 3:
+            n_replaced.append(1)
+            checkpoint.save(tmp_path, "best", {**META, "agent": f"new {len(n_replaced)}"}, STATE, ARRAYS)
+        return real(file)
+
+    monkeypatch.setattr(checkpoint, "_read_state", read_late)
+    loaded = checkpoint.load(path)
+    assert loaded.meta["agent"] == "new 3"
+    np.testing.assert_array_equal(loaded.arrays["pictures"], ARRAYS["pictures"])
+
+
+def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
+    """The newest of a run and its best, each with a state and arrays that belong together."""
+
+    def save_both(number):
+        meta, state = {**META, "number": number}, {"number": number}
+        arrays = {"pictures": np.full((4, 5), number % 256, np.uint8)}
+        checkpoint.save(tmp_path, "best", meta, state, arrays)
+        checkpoint.save_step(tmp_path, number, meta, state, arrays)
+
+    save_both(1)
+    writer = os.fork()
+    if writer == 0:
+        for number in itertools.count(2):
+            save_both(number)
+    numbers = set()
+    try:
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline or len(numbers) < 5:
+            for path in (tmp_path / "best", tmp_path):
+                loaded = checkpoint.load(path)
+                number = loaded.meta["number"]
+                assert loaded.state["number"] == number
+                assert (loaded.arrays["pictures"] == number % 256).all()
+                assert loaded.passed_over == ()
+                numbers.add(number)
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+
+
+def torch_without_memory(state, file):
+    """What torch's writer does where its buffer cannot grow."""
+    try:
+        raise MemoryError
+    except MemoryError:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 80001024 vs 80000976")  # noqa: B904
+
+
+def no_memory(*args, **kwargs):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fail"),
+    [(torch, "save", torch_without_memory), (torch, "save", no_memory), (np, "save", no_memory)],
+)
+def test_memory_that_runs_out_is_as_a_full_disk(tmp_path, monkeypatch, module, name, fail):
+    checkpoint.save(tmp_path, "best", META, STATE, ARRAYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, fail)
+        with pytest.raises(OSError, match="not enough memory"):
+            checkpoint.save(tmp_path, "best", {**META, "agent": "new"}, STATE, ARRAYS)
+    assert checkpoint.load(tmp_path / "best").meta == META
+    assert len(list((tmp_path / "best").iterdir())) == 3
+
+
+def test_other_errors_of_the_writer_are_no_lack_of_memory(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a mistake in the code")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        checkpoint.save(tmp_path, "best", META, STATE)
+
+
+def test_a_manifest_that_is_no_plain_file_holds_up_nothing(tmp_path):
+    checkpoint.save_step(tmp_path, 1, META, STATE)
+    for name in ("best", "step_000000002"):
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / "manifest.json")
+    checkpoint.check_format_versions(tmp_path)
+    assert checkpoint.load(tmp_path).path.name == "step_000000001"

@@ -1,6 +1,8 @@
 """Files that the user names: whole or not at all, and never through a link."""
 
 import errno
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,25 @@ def test_targets_are_checked_and_nothing_is_created(tmp_path):
         with pytest.raises(SettingError, match=message):
             check_output_file(Path(target), "--json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_kill_while_a_file_is_written_leaves_the_older_one(tmp_path):
+    target = tmp_path / "policy.zip"
+    target.write_text("older")
+    child = os.fork()
+    if child == 0:
+        with replacing(target) as new:
+            new.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert target.read_text() == "older"
+    (left,) = set(tmp_path.iterdir()) - {target}
+    assert left.name.startswith(".")
+    assert left.read_text() == "half"
+
+
+def test_a_name_as_long_as_the_system_takes_can_be_written(tmp_path):
+    for name in ("x" * 255, "x." + "y" * 253, "x" * 250 + ".json"):
+        with replacing(tmp_path / name) as new:
+            new.write_text("whole")
+        assert (tmp_path / name).read_text() == "whole"

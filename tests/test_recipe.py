@@ -1,6 +1,7 @@
 """Recipes: read, checked, turned into settings, written out and fed back."""
 
 import dataclasses
+import os
 import re
 
 import pytest
@@ -183,3 +184,51 @@ def test_the_plain_defaults_are_those_that_users_were_promised():
     assert promised == (8, 256, 2.5e-4, 0.1, 0.01)
     sac = SACConfig()
     assert (sac.replay_size, sac.feature_dim, sac.updates_per_step) == (30_000, 50, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f'agent = "ppo"\nseed = {"9" * 5000}', "is no TOML"),
+        (f'agent = "ppo"\nseed = 0x{"f" * 5000}', "--seed must be at most"),
+        (f'agent = "ppo"\n[[stages]]\nsteps = {"9" * 400}', "stage 1 needs steps, a whole number from 1 to"),
+        ('agent = "ppo"\nstart_from = "s3://bucket/x"', "--start-from s3://bucket/x is an address"),
+        ('agent = "ppo"\nstart_from = "a\\u0000b"', "control character"),
+    ],
+)
+def test_what_no_machine_can_do_is_named(tmp_path, text, message):
+    with pytest.raises(SettingError, match=f"--recipe .*{message}") as error:
+        prepared("--recipe", written(tmp_path, text))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_total_beyond_any_machine_is_refused_for_stages_too(tmp_path):
+    with pytest.raises(SettingError, match="--total-timesteps must be at most"):
+        prepared("--recipe", written(tmp_path, STAGED), "--total-timesteps", 10**400)
+
+
+def test_what_never_ends_is_no_recipe(tmp_path):
+    os.mkfifo(tmp_path / "mine.toml")
+    for path in (tmp_path / "mine.toml", "/dev/zero", tmp_path):
+        with pytest.raises(SettingError, match="is no regular file"):
+            prepared("--recipe", path)
+
+
+def test_a_name_from_a_strangers_checkpoint_stays_in_its_comment(tmp_path):
+    recipe = Recipe('x\nseed = 5\n"\x00', "ppo", {"gamma": 0.5})
+    recipes.write(recipe, tmp_path / "again.toml")
+    assert recipes.read(str(tmp_path / "again.toml")).settings == {"gamma": 0.5}
+
+
+def test_a_recipe_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text("older")
+
+    def full(_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("output_file.flush", full)
+    with pytest.raises(OSError, match="full"):
+        recipes.write(Recipe("x", "ppo", {}), path)
+    assert path.read_text() == "older"
+    assert [other.name for other in tmp_path.iterdir()] == ["mine.toml"]

@@ -96,3 +96,32 @@ def test_a_run_is_named_after_its_agent_seed_and_time(flags, label):
 @pytest.mark.parametrize("plain", [None, [], {}, {"mean": 1, "step": 2}, {"mean": 1.0, "step": 2.0}])
 def test_what_is_no_best_score_is_not_taken_for_one(plain):
     assert best_of(plain) is None
+
+
+def test_a_path_from_the_users_home_is_found_there(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    (here / "home").mkdir()
+    (here / "home" / "mine.toml").write_text(STAGED)
+    argv = ["--checkpoint-dir=~/runs/a", "--aim-repo=~/aim", "--recipe=~/mine.toml"]
+    job = prepared("train_ppo.py", *argv)
+    assert (job.directory, job.options.aim_repo) == (here / "home" / "runs" / "a", str(here / "home" / "aim"))
+    assert [path.name for path in (here / "home").iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        ("train_ppo.py", ["--n-envs", 1000, "--n-steps", 1024]),
+        ("train_ppo.py", ["--frame-stack", 1000]),
+        ("train_ppo.py", ["--feature-dim", 100_000]),
+        ("train.py", ["--replay-size", 10**6]),
+        ("train.py", ["--hidden-dim", 10_000]),
+        ("train.py", ["--batch-size", 10**5]),
+    ],
+)
+def test_settings_that_cannot_fit_in_memory_are_refused_before_anything_is_made(here, monkeypatch, script, argv):
+    monkeypatch.setattr("run_options.memory_limit", lambda: 2 * 10**9)
+    prepared(script)
+    with pytest.raises(SettingError, match=r"need at least [\d.,]+ GB of memory, where 2\.0 GB are; give a smaller --"):
+        prepared(script, *argv)
+    assert not list(here.iterdir())

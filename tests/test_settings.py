@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from aim_page import PageOptions
 from car_racing.config import GameConfig, RulesConfig, ViewConfig
 from evaluate import EvaluateOptions
 from export import ExportOptions
@@ -198,3 +199,30 @@ def test_a_setting_stands_in_the_group_of_the_class_that_declared_it_first():
 def test_batches_must_divide_what_is_collected():
     with pytest.raises(SettingError, match="--batch-size 100 does not divide --n-envs 8 x --n-steps 128 = 1024"):
         PPOConfig(batch_size=100)
+
+
+NUMBERS = [
+    (config_class, field.name)
+    for config_class in (PPOConfig, SACConfig, RunOptions, PageOptions)
+    for field in dataclasses.fields(config_class)
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize(("config_class", "name"), NUMBERS)
+def test_a_number_beyond_any_machine_is_refused_with_its_flag(config_class, name):
+    """Whole numbers with more digits than Python writes out come from recipes, where they may be hexadecimal."""
+    field = next(field for field in dataclasses.fields(config_class) if field.name == name)
+    values = [10**400, 16**5000] + ([1e308] if isinstance(field.default, float) else [])
+    for value in values:
+        with pytest.raises(SettingError, match=rf"^{flag_of(name)} must be ") as error:
+            config_class(**{name: value})
+        assert len(str(error.value)) < 200
+
+
+def test_a_message_shows_what_was_given_in_one_short_line():
+    with pytest.raises(SettingError, match=r"--size must be of type int, not 'a\\nb'") as error:
+        Config(size="a\nb")
+    with pytest.raises(SettingError, match=r"--mode must be one of a, b, not x{60}\.\.\.x{30}$"):
+        Config(mode="x" * 10**5)
+    assert "\n" not in str(error.value)

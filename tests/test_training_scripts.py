@@ -103,7 +103,13 @@ def test_a_run_leaves_checkpoints_and_one_summary(whole_run, script, small):
     assert {"python", "torch", "gymnasium", "stable-baselines3"} <= set(meta["versions"])
     assert "not installed" not in meta["versions"].values()
     assert stdout.startswith(f"Trained at {expected.steps} steps ({10 * expected.steps:,} frames)")
-    for words in ("Last evaluation:", "laps finished", "Best evaluation:", "checkpoints/small/best", "make ui"):
+    for words in (
+        "Last evaluation:",
+        "laps finished",
+        "Best evaluation:",
+        "checkpoints/small/best",
+        "aim_page.py --repo .",
+    ):
         assert words in stdout
     assert meta["aim_run"] in stdout
     assert "Go on:" not in stdout
@@ -391,6 +397,17 @@ def test_two_trainings_cannot_share_a_directory(script, here):
     assert not list((here / "run").iterdir())
 
 
+@pytest.mark.parametrize("name", ["step_000000120", "best"])
+def test_a_run_that_a_newer_version_has_gone_on_with_is_left_alone(script, copied, name):
+    path = max((copied / "run").glob("step_*")) if name.startswith("step") else copied / "run" / name
+    rewrite_manifest(path, lambda manifest: manifest.update(format_version=99))
+    before = sorted(str(file) for file in copied.rglob("*"))
+    for given in ("run", min((copied / "run").glob("step_*"))):
+        with pytest.raises(CheckpointError, match=f"{path.name} has format version 99; .* use the version"):
+            prepared(script, "--resume", given, TOTAL[script], 999)
+    assert sorted(str(file) for file in copied.rglob("*")) == before
+
+
 # Hostile checkpoints.
 
 
@@ -455,6 +472,7 @@ STATE = {
         "a replay position outside": lambda state: state["replay"].update(position=10**6),
         "a stack of two frames": lambda state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
         "a count of frames in words": lambda state: state["replay"].update(n_frames="x"),
+        "episodes in words": lambda state: state.update(episodes=["x"]),
         "a pending step too many": lambda state: state["replay"].update(pending=[pending()] * 3),
         "a pending reward in words": lambda state: state["replay"].update(pending=[pending(reward="x")]),
         "a pending action of two numbers": lambda state: state["replay"].update(pending=[pending(action=2)]),
@@ -473,6 +491,10 @@ STATE = {
         "a return too many": lambda state: state["reward_statistics"].update(returns=[0.0] * 3),
         "a step in words": lambda state: state.update(num_timesteps="x"),
         "updates in words": lambda state: state.update(n_updates="x"),
+        "updates between two": lambda state: state.update(n_updates=1.5),
+        "a step that the manifest does not say": lambda state: state.update(num_timesteps=1),
+        "episodes in words": lambda state: state.update(episodes=["x"]),
+        "successes in words": lambda state: state.update(successes=["yes"]),
         "a start too few": lambda state: state.update(episode_starts=[True]),
         "no starts of episodes": lambda state: state.pop("episode_starts"),
         **env_damages(lambda state: state["envs"][1]),
