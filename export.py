@@ -5,6 +5,11 @@
 --to FILE.toml: the settings of the run as a recipe, for the training scripts.
 """
 
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 import dataclasses
 import shlex
 import sys
@@ -20,6 +25,7 @@ from output_file import check_output_file, replacing
 from policies import comments_of, load_policy, policy_only, recipe_of
 from process import check_writable_directory, python_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from startup import unwinding_on_stop
 
 TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
 
@@ -127,7 +133,8 @@ def main() -> None:
     parser = OneLineParser(__doc__ or "")
     add_flags(parser, ExportOptions)
     try:
-        print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
+        with unwinding_on_stop():
+            print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import inspect
-import sys
 import typing
 from collections.abc import Collection
 from typing import Any, NoReturn, TypeVar
@@ -23,6 +22,7 @@ from car_racing.settings import (
     setting,
     with_default,
 )
+from startup import complain
 
 __all__ = ["SettingError", "check_settings", "flag_of", "setting", "with_default"]
 
@@ -180,6 +180,5 @@ class OneLineParser(argparse.ArgumentParser):
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong with the user's input in one line on stderr, and exit with code 2."""
-    one_line = " ".join(message.splitlines())  # a path may hold line breaks
-    print(f"{sys.argv[0].rpartition('/')[2]}: {one_line}", file=sys.stderr)
+    complain(message)
     raise SystemExit(2)
