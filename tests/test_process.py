@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from process import (
-    STOP_SIGNALS,
     ProgressBar,
     StopSignal,
     capture_generators,
@@ -21,6 +20,7 @@ from process import (
     seed_generators,
 )
 from settings import SettingError
+from startup import STOP_SIGNALS
 from tests.helpers import ROOT
 
 
