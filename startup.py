@@ -7,9 +7,11 @@ seconds, open files and need memory.
 import contextlib
 import io
 import os
+import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,6 +19,11 @@ from typing import NoReturn, TextIO
 
 # Ctrl-C, a service manager's stop, a terminal that is closed, a cluster's warning before the time limit.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+# With less, OpenBLAS, OpenMP and Aim end the process from C: by a signal, or with lines that say nothing to a user. That
+# is seen below 2 GB. A small training on two cores has 15 threads, with its worker's.
+MIN_ADDRESS_SPACE = 2_500_000_000
+MIN_THREADS = 24  # and one for each core
 
 
 def begin() -> None:
@@ -36,6 +43,7 @@ def begin() -> None:
     except OSError as error:
         complain(f"the working directory cannot be used ({error.strerror}); change to one that is there")
         raise SystemExit(2) from None
+    _require_room()
 
 
 def complain(message: str) -> None:
@@ -134,6 +142,39 @@ def _unfailing_text(fd: int, old: TextIO | None) -> TextIO:
     )
 
 
+def _require_room() -> None:
+    """Leave with one line where the process's limits are too low to get through the imports."""
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY and address_space < MIN_ADDRESS_SPACE:
+        complain(
+            f"its address space is limited to {address_space / 1e9:.1f} GB (ulimit -v); "
+            f"give it {MIN_ADDRESS_SPACE / 1e9:.1f} GB or more"
+        )
+        raise SystemExit(1)
+    wanted = MIN_THREADS + len(os.sched_getaffinity(0))
+    n_threads = _threads_to_have(wanted)
+    if n_threads < wanted:
+        complain(f"only {n_threads} more threads can be started; allow it {wanted} or more (ulimit -u)")
+        raise SystemExit(1)
+
+
+def _threads_to_have(wanted: int) -> int:
+    """How many threads can be started at a time, up to `wanted`."""
+    may_end, threads = threading.Event(), []
+    try:
+        for _ in range(wanted):
+            thread = threading.Thread(target=may_end.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:
+        pass
+    finally:
+        may_end.set()
+    for thread in threads:
+        thread.join()
+    return len(threads)
+
+
 def _leave_at_once(number: int, _: FrameType | None) -> NoReturn:
     os._exit(128 + number)
 
@@ -142,12 +183,12 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     """What `sys.excepthook` does: a lack of the machine's is one line, a mistake in the code a traceback."""
     # A script's `main` is the last that its module defines, so without it the imports are not done.
     is_starting = not hasattr(sys.modules["__main__"], "main")
-    cause = next((each for each in _chain(error) if isinstance(each, ModuleNotFoundError)), error)
-    if isinstance(cause, ModuleNotFoundError) and is_starting:
-        complain(f"it cannot start ({_said(cause)}); `make setup` installs what it needs, into .venv")
+    *_, root = _chain(error)
+    if isinstance(root, ModuleNotFoundError) and is_starting:
+        complain(f"it cannot start ({_said(root)}); `make setup` installs what it needs, into .venv")
     elif any(isinstance(each, MemoryError) for each in _chain(error)) or (is_starting and _is_lack(error)):
         what = "it cannot start" if is_starting else "there is too little memory"
-        complain(f"{what} ({_said(error)}); give it more memory, processes and open files (ulimit -a shows the limits)")
+        complain(f"{what} ({_said(root)}); give it more memory, processes and open files (ulimit -a shows the limits)")
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -49,6 +49,23 @@ def test_the_second_signal_leaves_at_once():
     assert done.stderr.count("Stopping") == 1
 
 
+def test_a_hang_up_that_comes_twice_does_not_lose_what_is_saved():
+    with StopSignal() as stop:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.exit_code == 128 + signal.SIGUSR1
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 def test_handlers_are_given_back():
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with StopSignal():
