@@ -20,8 +20,8 @@ from typing import NoReturn, TextIO
 # Ctrl-C, a service manager's stop, a terminal that is closed, a cluster's warning before the time limit.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-# With less, OpenBLAS, OpenMP and Aim end the process from C: by a signal, or with lines that say nothing to a user. That
-# is seen below 2 GB. A small training on two cores has 15 threads, with its worker's.
+# With less, OpenBLAS, OpenMP and Aim end the process from C: by a signal, or with lines that say nothing to a user.
+# That is seen below 2 GB. A small training on two cores has 15 threads, with its worker's.
 MIN_ADDRESS_SPACE = 2_500_000_000
 MIN_THREADS = 24  # and one for each core
 

@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -247,7 +248,7 @@ def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, t
         def wait(self):
             return 3
 
-    monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
+    monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
     monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
     assert training_run._score_best(tmp_path) == 3
     parser = OneLineParser("")
@@ -274,7 +275,7 @@ def test_a_stop_is_handed_on_to_the_scoring(monkeypatch, tmp_path):
             return -signal.SIGINT
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
+    monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
     try:
         assert training_run._score_best(tmp_path) == 130
     finally:

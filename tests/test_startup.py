@@ -157,14 +157,19 @@ def test_what_nohup_ignores_stays_ignored(tmp_path):
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_stop_unwinds_what_is_half_done_undisturbed(number):
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
-    is_put_away = False
-    with pytest.raises(SystemExit) as exit_, unwinding_on_stop():
-        try:
-            os.kill(os.getpid(), number)
-        finally:
-            os.kill(os.getpid(), number)
-            is_put_away = True
-    assert is_put_away
+    put_away = []
+
+    def half_done():
+        with unwinding_on_stop():
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.kill(os.getpid(), number)
+                put_away.append(True)
+
+    with pytest.raises(SystemExit) as exit_:
+        half_done()
+    assert put_away
     assert exit_.value.code == 128 + number
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
 
