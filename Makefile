@@ -11,6 +11,8 @@ PORT ?= 43800
 REPO ?= .
 
 BIN := .venv/bin
+# What is started with this ends with make, also where make is killed.
+WITH_MAKE := exec $(BIN)/python -I end_with_parent.py $$PPID
 # Aim has no wheel for Python 3.13 and later, so only 3.11 and 3.12 will do. Both searches run when .venv is made.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
@@ -30,10 +32,10 @@ setup: .venv/.ready  ## install everything into .venv: 2 GB of disk with the CPU
 	@echo "setup: .venv is ready"
 
 demo: .venv/.ready  ## score the pretrained PPO policy on one track and film it: demo.mp4
-	$(BIN)/python evaluate.py --checkpoint pretrained/ppo_beta --tracks 70 --video demo.mp4
+	$(WITH_MAKE) $(BIN)/python evaluate.py --checkpoint pretrained/ppo_beta --tracks 70 --video demo.mp4
 
 train: .venv/.ready  ## train PPO with the recipe `quick`, score it on the 100 scoring tracks and film it
-	$(BIN)/python train_ppo.py --recipe quick --score $(ARGS)
+	$(WITH_MAKE) $(BIN)/python train_ppo.py --recipe quick --score $(ARGS)
 
 test: .venv/.ready  ## run the tests, two at a time
 	$(BIN)/python -m pytest $(ARGS)
@@ -48,7 +50,7 @@ format: .venv/.ready  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 ui: .venv/.ready  ## show the runs in Aim on http://127.0.0.1:43800 (PORT=43801: another port, REPO=DIR: other runs)
-	@$(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)"
+	@$(WITH_MAKE) $(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)"
 
 soak: .venv/.ready  ## try kills, damaged files, full disks and other faults on the real scripts, for half an hour
 	$(BIN)/python -m tests.soak $(ARGS)

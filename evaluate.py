@@ -4,9 +4,11 @@ Several checkpoints drive the same tracks and are compared track by track. The s
 each time, on any number of cores.
 """
 
-import errno
-import io
-import signal
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +24,7 @@ from tqdm import tqdm
 import checkpoint
 from car_racing import TRAINING_TRACK_SEEDS
 from checkpoint import Checkpoint, CheckpointError, in_one_line
-from film import MAX_GIF_TRACKS, new_film
+from film import MAX_GIF_TRACKS, check_ffmpeg, new_film
 from output_file import check_output_file
 from paths import check_path, path_from
 from policies import load_policy
@@ -31,6 +33,7 @@ from score_report import text_report, write_json
 from scoring import SCORING_TRACKS, Actions, Score, drive_stock
 from scoring_pool import score_checkpoints
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from startup import complain, stdout_failure, unwinding_on_stop
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class EvaluateOptions:
             if path_from(path, flag).suffix != suffix:
                 raise SettingError(f"{flag} must name a file that ends in {suffix}, not {path}")
             check_output_file(path_from(path, flag), flag)
+            check_ffmpeg(suffix, flag)
             if len(self.checkpoint) > 1:
                 raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
@@ -160,34 +164,24 @@ def run() -> None:
         fail(str(error))
     try:
         scores = score_checkpoints(loaded, options.tracks_to_score, options.actions)
-    except (BrokenProcessPool, OSError) as error:
+    except BrokenProcessPool as error:
         what = f"a worker process could not be started or has died ({in_one_line(error)})"
-        print(f"evaluate.py: {what}; {_remedy(error)}", file=sys.stderr)
+        complain(f"{what}; leave it more memory, or use one core: taskset -c 0 python evaluate.py ...")
         sys.exit(1)
     try:
         publish(options, loaded, scores)
     except OSError as error:
         fail(f"{error.filename or 'a file'} could not be written ({in_one_line(error)}); name another place")
-
-
-def _remedy(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "make /dev/shm writable: Python's semaphores are there"
-    return "leave it more memory, or fewer cores: taskset -c 0"
+    failure = stdout_failure()
+    if failure is not None and options.json is None:
+        complain(f"the scores could not be printed ({in_one_line(failure)}); name a file for them: --json score.json")
+        sys.exit(1)
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
-            stream.reconfigure(errors="replace")  # The scores must not be lost to a terminal that cannot show "±".
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            # SystemExit removes unfinished files and ends the worker processes on the way out.
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
-    try:
+    # Unfinished files are removed and the worker processes ended on the way out.
+    with unwinding_on_stop():
         run()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

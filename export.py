@@ -5,6 +5,11 @@
 --to FILE.toml: the settings of the run as a recipe, for the training scripts.
 """
 
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +24,7 @@ from paths import check_path, path_from
 from policies import comments_of, load_policy, policy_only, recipe_of
 from process import check_writable_directory, quoted, shell_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from startup import unwinding_on_stop
 
 TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
 
@@ -126,7 +132,8 @@ def main() -> None:
     parser = OneLineParser(__doc__ or "")
     add_flags(parser, ExportOptions)
     try:
-        print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
+        with unwinding_on_stop():
+            print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

@@ -1,6 +1,7 @@
 """Films of a policy driving: H.264 for players and browsers, GIF for pages."""
 
 import errno
+import functools
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from gymnasium.envs.box2d.car_racing import FPS, WINDOW_H, WINDOW_W
 from numpy.typing import NDArray
 
 from output_file import replacing
+from settings import SettingError
 
 # A GIF compresses badly, so it is small and shows every fourth frame, still in real time.
 GIF_FPS = FPS / 4
@@ -46,7 +48,8 @@ def new_film(path: Path) -> Iterator[AddFrame]:
         OSError: here or from appending a frame, if the film cannot be written.
     """
     with replacing(path) as new_path:
-        ffmpeg = _start_ffmpeg(FORMATS[path.suffix], new_path)
+        # `file:`, since ffmpeg takes the part of a name before a colon for a protocol.
+        ffmpeg = _start_ffmpeg([*FORMATS[path.suffix], f"file:{new_path}"])
 
         def add_frame(frame: NDArray[np.uint8]) -> None:
             assert ffmpeg.stdin is not None
@@ -65,12 +68,27 @@ def new_film(path: Path) -> Iterator[AddFrame]:
             ffmpeg.communicate()  # waits for its end and closes the pipes
 
 
-def _start_ffmpeg(output_options: list[str], output: Path) -> "subprocess.Popen[bytes]":
+@functools.cache
+def check_ffmpeg(suffix: str, flag: str) -> None:
+    """Try out, before anything is driven, that a film of this kind can be made here.
+
+    Raises:
+        SettingError: if it cannot.
+    """
+    try:
+        ffmpeg = _start_ffmpeg([*FORMATS[suffix], "-f", "null", "-"])
+        _, complaint = ffmpeg.communicate(bytes(3 * WINDOW_W * WINDOW_H))
+        if ffmpeg.returncode:
+            raise OSError(_reason(ffmpeg, complaint))
+    except (OSError, RuntimeError) as error:  # imageio_ffmpeg raises the latter where it finds no ffmpeg
+        raise SettingError(f"{flag}: ffmpeg cannot be used ({error}); leave {flag} out") from None
+
+
+def _start_ffmpeg(output: list[str]) -> "subprocess.Popen[bytes]":
     size, rate = f"{WINDOW_W}x{WINDOW_H}", str(FPS)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-"]
     return subprocess.Popen(
-        # `file:`, since ffmpeg takes the part of a name before a colon for a protocol.
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *output_options, f"file:{output}"],
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *output],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         process_group=0,  # The terminal's Ctrl-C goes to the process group; ffmpeg is ended here instead.
@@ -80,6 +98,9 @@ def _start_ffmpeg(output_options: list[str], output: Path) -> "subprocess.Popen[
 def _failure(ffmpeg: "subprocess.Popen[bytes]", path: Path) -> OSError:
     """Wait for ffmpeg's end, and return what it complained about as an error, should it have failed."""
     _, complaint = ffmpeg.communicate()
+    return OSError(errno.EIO, f"ffmpeg: {_reason(ffmpeg, complaint)}", str(path))
+
+
+def _reason(ffmpeg: "subprocess.Popen[bytes]", complaint: bytes) -> str:
     lines = complaint.decode(errors="replace").splitlines()
-    reason = lines[-1] if lines else f"ended with exit code {ffmpeg.returncode}"
-    return OSError(errno.EIO, f"ffmpeg: {reason}", str(path))
+    return lines[-1] if lines else f"ended with exit code {ffmpeg.returncode}"

@@ -1,4 +1,4 @@
-"""What belongs to the process of a script: stop signals, locks, random generators, memory, progress, provenance."""
+"""What belongs to the process of a script: a clean stop, locks, random generators, memory, progress, provenance."""
 
 import contextlib
 import ctypes
@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from checkpoint import Checkpoint
 from settings import SettingError, shown
+from startup import complain, heard_signals
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
 # Where a container says how much memory it may have: control groups, version 2 and 1.
@@ -60,7 +61,7 @@ def check_writable_directory(path: Path, flag: str) -> None:
 def tell_passed_over(loaded: Checkpoint) -> None:
     """Name on stderr each newer checkpoint of the run that was too damaged to take."""
     for line in loaded.passed_over:
-        print(f"{Path(sys.argv[0]).name}: {line}; {loaded.path} is taken instead", file=sys.stderr)
+        complain(f"{line}; {loaded.path} is taken instead")
 
 
 @contextlib.contextmanager
@@ -177,22 +178,25 @@ def memory_limit() -> int:
     return min(limits)
 
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A second one of these leaves at once. A hang-up comes twice, from the shell and from the terminal, and a cluster's
+# warning is followed by SIGTERM: neither is a user's wish to lose what is being saved.
+FORCING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """While entered, Ctrl-C and SIGTERM ask for a clean stop; the second one leaves at once.
+    """While entered, a stop signal asks for a clean stop; a second Ctrl-C or SIGTERM leaves at once.
 
     Attributes:
-        received: the signal's number once it came, else None.
+        received: the number of the first signal once it came, else None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._leaves_next_time = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in STOP_SIGNALS:
+        for number in heard_signals():
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -206,9 +210,11 @@ class StopSignal:
         return 0 if self.received is None else 128 + self.received
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if self._leaves_next_time and number in FORCING_SIGNALS:
             os._exit(128 + number)
-        self.received = number
+        self._leaves_next_time |= number in FORCING_SIGNALS
+        if self.received is None:
+            self.received = number
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
             os.write(2, b"\nStopping: saving a checkpoint and closing the run. Once more leaves at once.\n")
@@ -255,21 +261,17 @@ class ProgressBar:
         rate = (frames - self._initial_frames) / (time.perf_counter() - self._start)
         shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"
         self._bar.set_postfix_str(f"{frames:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False)
-        # A log file's full disk or a terminal that is gone must not end the training.
-        with contextlib.suppress(OSError):
-            self._bar.update(steps - self._bar.n)
+        self._bar.update(steps - self._bar.n)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        with contextlib.suppress(OSError):
-            tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._bar.close()
+        self._bar.close()
 
 
 def shell_command(script: str, *args: str | Path) -> str:
@@ -311,12 +313,15 @@ def tell_other_versions(loaded: Checkpoint) -> None:
     if others:
         listed = ", ".join(f"{name} {shown(saved[name])} (here {here[name]})" for name in others)
         line = f"{loaded.path} was saved with {listed}; the run goes on, with results that may differ a little"
-        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+        complain(line)
 
 
 def from_here(path: Path) -> Path:
     """The path as a user would write it: relative where it lies below the working directory."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # It has been deleted.
+        return path
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 

@@ -1,10 +1,13 @@
-"""Score checkpoints on the stock game over all cores, with one worker process for each core."""
+"""Score checkpoints on the stock game over all cores, with one worker process for each core.
+
+Where there is one core, or no worker can be started, this process drives.
+"""
 
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
@@ -14,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from car_racing import ViewConfig
-from checkpoint import Checkpoint
+from checkpoint import Checkpoint, in_one_line
 from policies import load_policy, policy_only
-from process import STOP_SIGNALS
 from scoring import Actions, Policy, Score, TrackResult, drive_stock
+from startup import STOP_SIGNALS, complain
 
 
 def score_checkpoints(
@@ -36,52 +39,72 @@ def score_checkpoints(
         A score for each checkpoint.
 
     Raises:
-        BrokenProcessPool, OSError: if a worker process could not be started or has died.
+        BrokenProcessPool: if a worker process has died.
     """
     jobs = [(i, track) for i in range(len(loaded)) for track in tracks]
     n_workers = min(len(os.sched_getaffinity(0)), len(jobs))
     # As one string of bytes, since multiprocessing would put each tensor into a file of its own in shared memory.
     pickled = pickle.dumps([policy_only(one) for one in loaded])
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (pickled, actions)) as pool:
-        try:
-            futures = _submit(pool, jobs)
-            with tqdm(futures, desc="scoring", unit="track") as bar:
-                results = [future.result() for future in bar]
-        except BaseException:
-            for worker in active_children():
-                # Not `terminate`: a worker that is still starting would fail with a traceback first.
-                worker.kill()
-            raise
+    with _driven(jobs, n_workers, pickled, actions) as driven, tqdm(driven, "scoring", len(jobs), unit="track") as bar:
+        results = list(bar)
     return [Score(results[first : first + len(tracks)]) for first in range(0, len(results), len(tracks))]
 
 
-def _submit(pool: ProcessPoolExecutor, jobs: Sequence[tuple[int, int]]) -> "list[Future[TrackResult]]":
+@contextmanager
+def _driven(
+    jobs: Sequence[tuple[int, int]], n_workers: int, pickled: bytes, actions: Actions | None
+) -> Iterator[Iterable[TrackResult]]:
+    """The results of the jobs, in their order, as they are waited for."""
+    if n_workers > 1:
+        try:
+            pool, futures = _start_pool(jobs, n_workers, pickled, actions)
+        except (OSError, RuntimeError) as error:  # no semaphores in /dev/shm, no more processes or threads
+            _kill_workers()
+            complain(f"no worker processes can be started ({in_one_line(error)}); this process drives all tracks")
+        else:
+            with pool:
+                try:
+                    yield (future.result() for future in futures)
+                except BaseException:
+                    _kill_workers()
+                    raise
+            return
+    _load_policies(pickled, actions)
+    yield (_drive(*job) for job in jobs)
+
+
+def _start_pool(
+    jobs: Sequence[tuple[int, int]], n_workers: int, pickled: bytes, actions: Actions | None
+) -> "tuple[ProcessPoolExecutor, list[Future[TrackResult]]]":
     # Ctrl-C reaches every process of the terminal. The workers are started with it blocked, and the parent ends them.
     # Starting them takes seconds; a stop signal that arrives meanwhile is handled afterwards, not in mid-start.
     with _stop_signals_blocked():
-        try:
-            # `submit`, not `map`: an interrupted `map` cancels pending futures, which can crash the pool's management
-            # thread.
-            return [pool.submit(_drive, *job) for job in jobs]
-        except RuntimeError as error:  # The pool's own thread could not be started.
-            raise OSError(str(error)) from error
+        pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (pickled, actions))
+        # `submit`, not `map`: an interrupted `map` cancels pending futures, which can crash the pool's management
+        # thread.
+        return pool, [pool.submit(_drive, *job) for job in jobs]
+
+
+def _kill_workers() -> None:
+    for worker in active_children():
+        # Not `terminate`: a worker that is still starting would fail with a traceback first.
+        worker.kill()
 
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
     """Block what stops this process until the block ends; children started inside inherit the mask."""
-    stops = (*STOP_SIGNALS, signal.SIGHUP)
     # Start the resource tracker first: it unblocks signals when it starts.
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:
-    """What a worker process keeps from job to job: the policy and the view of each checkpoint."""
+    """What a process that drives keeps from job to job: the policy and the view of each checkpoint."""
 
     policies: list[tuple[Policy, ViewConfig]]
 
@@ -90,6 +113,10 @@ def _start_worker(pickled: bytes, actions: Actions | None) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Blocked when the worker was started, but the parent ends its workers with it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    _load_policies(pickled, actions)
+
+
+def _load_policies(pickled: bytes, actions: Actions | None) -> None:
     # One thread and one track at a time give the same numbers on any number of cores.
     torch.set_num_threads(1)
     _Worker.policies = [load_policy(one, actions) for one in pickle.loads(pickled)]

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import inspect
-import sys
 import typing
 from collections.abc import Collection
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +25,7 @@ from car_racing.settings import (
     shown,
     with_default,
 )
+from startup import complain
 
 __all__ = ["MAX_STEPS", "SettingError", "check_settings", "flag_of", "in_one_line", "setting", "shown", "with_default"]
 
@@ -183,5 +183,5 @@ class OneLineParser(argparse.ArgumentParser):
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong with the user's input in one line on stderr, and exit with code 2."""
-    print(f"{sys.argv[0].rpartition('/')[2]}: {in_one_line(message)}", file=sys.stderr)
+    complain(message)
     raise SystemExit(2)

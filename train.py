@@ -1,5 +1,10 @@
 """Train SAC + DrQ on CarRacing-v3 from pixels, tracked in Aim."""
 
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 import statistics
 import time
 from collections import deque

@@ -1,5 +1,10 @@
 """Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
 
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 from dataclasses import dataclass
 from typing import Any
 

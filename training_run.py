@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ from aim_writer import AimTracker
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, in_one_line
+from film import check_ffmpeg
 from paths import is_server
 from process import (
     ProgressBar,
@@ -39,6 +40,7 @@ from process import (
 from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
 from scoring import VALIDATION_TRACKS, Policy, Score, score
 from settings import SettingError, fail
+from startup import complain, heard_signals, one_line
 
 
 class Evaluator:
@@ -168,8 +170,7 @@ class TrainingRun:
                 yield run
             run_hash = tracker.run_hash
             tracker.close("finished" if stop.received is None else "stopped")
-        with suppress(OSError):
-            print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
+        print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
 
     def stages_to_go(self) -> Iterator[Stage]:
         """The stages from the first one, or the one that is resumed, up to the last, or to a stop."""
@@ -268,9 +269,10 @@ class TrainingRun:
     def _save(self, step: int, save: Callable[[], object]) -> bool:
         try:
             save()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            why = one_line(str(error)) or type(error).__name__
             kept = "; the one before is whole" if checkpoint.holds_run(self.job.directory) else ""
-            self.bar.say(f"The checkpoint at step {step:,} could not be saved ({error}){kept}")
+            self.bar.say(f"The checkpoint at step {step:,} could not be saved ({why}){kept}")
             return False
         return True
 
@@ -305,8 +307,8 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
     keep_freed_memory()
     try:
         job = prepare(spec, description, sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        if job.options.score:
+            check_ffmpeg(".mp4", "--score")
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     if job.resumed is not None:
@@ -316,7 +318,7 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         code = train(job)
         _leave(_score_best(job.directory) if job.options.score and code == 0 else code)
     except (SettingError, CheckpointError) as error:
-        print(f"{spec.script}: {error}", file=sys.stderr)
+        complain(str(error))
         _leave(2)
     except RuntimeError as error:
         is_known = isinstance(error, WorkerDiedError | DivergedError | torch.AcceleratorError | torch.OutOfMemoryError)
@@ -324,28 +326,29 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         if not is_known and not any(word in str(error) for word in ("CUDA error", "cuDNN error", "CUBLAS")):
             raise
         way_on = f"; go on with --resume {quoted(job.directory)}" if checkpoint.holds_run(job.directory) else ""
-        print(f"{spec.script}: {str(error).splitlines()[0]}{way_on}", file=sys.stderr)
+        complain(f"{str(error).splitlines()[0]}{way_on}")
         _leave(1)
 
 
 def _score_best(directory: Path) -> int:
-    """Run `evaluate.py` as the user would, and return its exit code."""
-    best = directory / checkpoint.BEST
-    command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), "--checkpoint", str(best)]
+    """Run `evaluate.py` as the user would, hand stop signals on to it, and return its exit code."""
+    here, best = Path(__file__).parent, directory / checkpoint.BEST
+    # Where this process is killed, the scoring ends too.
+    tied = [sys.executable, "-I", str(here / "end_with_parent.py"), str(os.getpid())]
+    command = [sys.executable, str(here / "evaluate.py"), "--checkpoint", str(best)]
     outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
-    scoring = subprocess.Popen([*command, *outputs])
-    # A Ctrl-C in the terminal reaches it too; it puts away what is half done, which takes a moment.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: scoring.terminate())
-    return scoring.wait()
+    scoring = subprocess.Popen([*tied, *command, *outputs])
+    for number in heard_signals():
+        signal.signal(number, lambda received, _: scoring.send_signal(received))
+    code = scoring.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _leave(code: int) -> NoReturn:
     """Exit, past whatever Aim may still have running where it has failed."""
     if AimTracker.has_failed:
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -362,7 +365,7 @@ def _best_in(directory: Path) -> BestScore | None:
         problem = f"{best} does not say how good it is"
     except (CheckpointError, KeyError, AttributeError) as error:
         problem = str(error)
-    print(f"{problem}; the next evaluation replaces it", file=sys.stderr)
+    complain(f"{problem}; the next evaluation replaces it")
     return None
 
 

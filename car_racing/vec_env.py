@@ -6,8 +6,10 @@ and actions pass through one block of shared memory. Each environment draws its 
 own, so the results are the same however many workers there are.
 """
 
+import logging
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +48,10 @@ MAX_WORKERS = 5
 # Between two looks for an answer, once waiting for it takes long; and between two looks whether the worker lives.
 NAP_S = 5e-5
 LIFE_CHECK_S = 0.2
+# What may be sent to all processes of a job. This process decides what they mean, and ends its workers.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+log = logging.getLogger(__name__)
 
 
 class WorkerDiedError(RuntimeError):
@@ -61,15 +67,20 @@ class _Worker:
         self._pipe, theirs = Pipe()
         # A fresh interpreter rather than a fork (torch's and Aim's threads do not survive one) or multiprocessing's
         # spawn (which would import the training script, and torch with it, again).
-        self.process = subprocess.Popen(
-            # -P: nothing in the current directory can stand in for a module that the worker imports.
-            [sys.executable, "-P", "-m", WORKER_MODULE, str(theirs.fileno()), str(memory_fd)],
-            env={**os.environ, "PYTHONPATH": _python_path()},
-            pass_fds=(theirs.fileno(), memory_fd),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # where no Ctrl-C of the terminal reaches it
-        )
-        theirs.close()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which the new process inherits
+        try:
+            self.process = subprocess.Popen(
+                # -P: nothing in the current directory can stand in for a module that the worker imports.
+                [sys.executable, "-P", "-m", WORKER_MODULE, str(theirs.fileno()), str(memory_fd)],
+                # It multiplies no matrices, and so needs no threads for them.
+                env={**os.environ, "PYTHONPATH": _python_path(), "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=(theirs.fileno(), memory_fd),
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # where no Ctrl-C of the terminal reaches it
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
         self._send(setup)
 
     def __str__(self) -> str:
@@ -140,7 +151,7 @@ class CarRacingVecEnv(VecEnv):
         n_envs: how many environments.
         view: what a step is.
         rules: the rules of training, or None for the plain game.
-        n_workers: processes beside this one; 0 steps all of them here.
+        n_workers: processes beside this one; 0 steps all of them here, as is done where no process can be started.
         render_mode: Gymnasium's own, of every environment.
 
     Raises:
@@ -155,27 +166,49 @@ class CarRacingVecEnv(VecEnv):
         n_workers: int,
         render_mode: str | None = None,
     ) -> None:
+        self._closed = False
+        self._workers: list[_Worker] = []
+        here = range(n_envs)
         n_workers = min(n_workers, n_envs - 1)
-        size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
+        try:
+            if n_workers > 0:
+                here = self._start_workers(n_envs, n_workers, view, rules, render_mode)
+        except OSError as error:
+            self._end_workers()
+            self._workers.clear()
+            log.warning("no worker process can be started (%s); this process steps all environments", error)
+        if not self._workers:
+            size = BatchArrays.size(n_envs, 0, view.obs_shape)
+            self._arrays = BatchArrays(bytearray(size), n_envs, 0, view.obs_shape)
+        self._envs = [make_env(view, rules, render_mode) for _ in here]
+        self._batch = self._arrays.batch(self._envs, here)
+        super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
+        self.metadata = self._envs[0].metadata
+
+    def _start_workers(
+        self, n_envs: int, n_workers: int, view: ViewConfig, rules: RulesConfig | None, render_mode: str | None
+    ) -> range:
+        """Start the workers over a block of shared memory, and return which environments are left for this process."""
         here, *others = (
             range(int(part[0]), int(part[-1]) + 1) for part in np.array_split(np.arange(n_envs), n_workers + 1)
         )
-        self._closed = False
-        self._workers: list[_Worker] = []
-        if n_workers == 0:
-            self._arrays = BatchArrays(bytearray(size), n_envs, 0, view.obs_shape)
-        else:
-            memory_fd = os.memfd_create("car_racing")
+        size = BatchArrays.size(n_envs, n_workers, view.obs_shape)
+        memory_fd = os.memfd_create("car_racing")
+        try:
             os.ftruncate(memory_fd, size)
             self._arrays = BatchArrays(mmap.mmap(memory_fd, size), n_envs, n_workers, view.obs_shape)
             for number, indices in enumerate(others):
                 setup = WorkerSetup(n_envs, n_workers, number, indices, view, rules, render_mode)
                 self._workers.append(_Worker(setup, memory_fd, self._arrays.signals[number]))
+        finally:
             os.close(memory_fd)
-        self._envs = [make_env(view, rules, render_mode) for _ in here]
-        self._batch = self._arrays.batch(self._envs, here)
-        super().__init__(n_envs, self._envs[0].observation_space, self._envs[0].action_space)
-        self.metadata = self._envs[0].metadata
+        return here
+
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        for worker in self._workers:
+            worker.join()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the tracks of every environment, each from its own branch of `seed`; used by the next `reset`."""
@@ -217,10 +250,7 @@ class CarRacingVecEnv(VecEnv):
         self._closed = True
         for env in self._envs:
             env.close()
-        for worker in self._workers:
-            worker.close()
-        for worker in self._workers:
-            worker.join()
+        self._end_workers()
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         if self.render_mode != "rgb_array":

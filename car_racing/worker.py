@@ -10,7 +10,6 @@ ended, errors.
 
 import mmap
 import pickle
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -240,8 +239,7 @@ def _read(pipe: Connection) -> Any:
 
 
 def main() -> None:
-    # The parent decides what a stop signal means; this process ends when the pipe closes.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Started with stop signals blocked: the parent decides what they mean, and this process ends when the pipe closes.
     pipe_fd, memory_fd = (int(arg) for arg in sys.argv[1:3])
     try:
         serve(Connection(pipe_fd), memory_fd)

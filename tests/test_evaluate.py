@@ -1,10 +1,14 @@
 """Scoring checkpoints: what is printed, written and filmed, and every mistake a user can make."""
 
+import errno
 import json
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +19,7 @@ from PIL import Image
 
 import checkpoint
 import evaluate
+import film
 import ppo
 import scoring_pool
 import training_run
@@ -23,6 +28,7 @@ from evaluate import EvaluateOptions
 from policies import load_policy
 from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
 from settings import OneLineParser, SettingError, add_flags, explicit_flags
+from startup import STOP_SIGNALS, _unfailing_text
 from tests.helpers import SMALL_PPO, finish, start
 from tests.soak.faults import tmpfs
 
@@ -208,7 +214,7 @@ def test_scores_are_printed_where_not_every_character_can_be(place):
     args = ("--checkpoint", "straight", "--tracks", 31)
     code, stdout, stderr = run_evaluate(place, *args, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert code == 0, stderr
-    assert " ? 0.0 (mean ? standard deviation)" in stdout
+    assert r" \xb1 0.0 (mean \xb1 standard deviation)" in stdout
 
 
 def test_no_link_is_written_through(place, tmp_path, monkeypatch, scored_at_once):
@@ -237,12 +243,12 @@ def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, t
 
     class Scoring:
         def __init__(self, command):
-            commands.append(command)
+            commands.append(command[4:])  # after what ties it to the training
 
         def wait(self):
             return 3
 
-    monkeypatch.setattr(training_run.subprocess, "Popen", Scoring)
+    monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
     monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
     assert training_run._score_best(tmp_path) == 3
     parser = OneLineParser("")
@@ -251,6 +257,68 @@ def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, t
     assert options.checkpoint == (str(tmp_path / "best"),)
     assert options.tracks_to_score == SCORING_TRACKS
     assert (options.json, options.video) == (str(tmp_path / "score.json"), str(tmp_path / "drive.mp4"))
+
+
+def test_a_stop_is_handed_on_to_the_scoring(monkeypatch, tmp_path):
+    received = []
+
+    class Scoring:
+        def __init__(self, command):
+            pass
+
+        def send_signal(self, number):
+            received.append(number)
+
+        def wait(self):
+            for number in STOP_SIGNALS:
+                os.kill(os.getpid(), number)
+            return -signal.SIGINT
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
+    try:
+        assert training_run._score_best(tmp_path) == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert received == list(STOP_SIGNALS)
+
+
+def test_scores_that_cannot_be_printed_are_still_written(place, tmp_path, monkeypatch, capsys, scored_at_once):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", _unfailing_text(full.fileno(), None))
+        use_arguments(monkeypatch, "--checkpoint", place / "straight", "--json", tmp_path / "score.json")
+        evaluate.main()
+        assert (tmp_path / "score.json").is_file()
+        use_arguments(monkeypatch, "--checkpoint", place / "straight")
+        with pytest.raises(SystemExit, match="1"):
+            evaluate.main()
+        assert re.search(r"could not be printed \(.*No space left.*\); name a file", capsys.readouterr().err)
+
+
+def test_without_worker_processes_it_drives_itself(place, monkeypatch, capsys):
+    def no_semaphores(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    loaded = [checkpoint.load(place / "straight")]
+    monkeypatch.setattr(scoring_pool, "ProcessPoolExecutor", no_semaphores)
+    assert scoring_pool.score_checkpoints(loaded, (31, 36)) == [
+        Score([drive_stock(*load_policy(loaded[0]), track) for track in (31, 36)])
+    ]
+    said = capsys.readouterr().err
+    assert "no worker processes can be started (OSError: [Errno 30] Read-only file system); this process" in said
+
+
+def test_a_film_that_cannot_be_made_is_heard_of_before_the_driving(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no_ffmpeg"))
+    film.check_ffmpeg.cache_clear()
+    monkeypatch.setattr(evaluate, "score_checkpoints", None)
+    use_arguments(monkeypatch, "--checkpoint", place / "straight", "--video", tmp_path / "drive.mp4")
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("evaluate.py: --video: ffmpeg cannot be used (")
+    film.check_ffmpeg.cache_clear()
 
 
 def test_no_training_track_can_be_scored():

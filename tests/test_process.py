@@ -20,7 +20,6 @@ import torch
 from checkpoint import Checkpoint
 from paths import path_from
 from process import (
-    STOP_SIGNALS,
     ProgressBar,
     StopSignal,
     capture_generators,
@@ -35,6 +34,7 @@ from process import (
     tell_other_versions,
 )
 from settings import SettingError
+from startup import STOP_SIGNALS
 from tests.helpers import ROOT
 
 
@@ -61,6 +61,23 @@ def test_the_second_signal_leaves_at_once():
     done = subprocess.run([sys.executable, "-c", SIGNAL_TWICE], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, f"{signal.SIGINT.value}\n")
     assert done.stderr.count("Stopping") == 1
+
+
+def test_a_hang_up_that_comes_twice_does_not_lose_what_is_saved():
+    with StopSignal() as stop:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.exit_code == 128 + signal.SIGUSR1
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_handlers_are_given_back():

@@ -1,5 +1,6 @@
 """Several environments in this process and in workers, behind SB3's interface."""
 
+import errno
 import time
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import pytest
 
 from car_racing import AgentView, EpisodeStatistics, RulesConfig, ViewConfig, make_env
 from car_racing.vec_env import WorkerDiedError, make_vec_env
+from startup import STOP_SIGNALS
 from tests.driving import BRAKE, GAS, plain_rules
 
 
@@ -111,6 +113,28 @@ def test_vec_env_answers_sb3s_questions_alike_here_and_in_workers(vec_env, n_wor
     assert env.env_is_wrapped(gym.wrappers.TransformReward) == [False] * 3
     env.close()
     env.close()
+
+
+def test_where_no_worker_can_be_started_this_process_steps_all(vec_env, monkeypatch, caplog):
+    rules = RulesConfig(max_idle_frames=30)
+    expected = run_vec_env(vec_env(5, ViewConfig(action_repeat=6), rules, 0))
+
+    def no_process(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("car_racing.vec_env.subprocess.Popen", no_process)
+    env = vec_env(5, ViewConfig(action_repeat=6), rules, 2)
+    assert "no worker process can be started ([Errno 11] Resource temporarily unavailable)" in caplog.text
+    for a, b in zip(run_vec_env(env), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_stop_signal_reaches_no_worker(vec_env):
+    env = vec_env(2, n_workers=1)
+    env.reset()
+    for number in STOP_SIGNALS:
+        env._workers[0].process.send_signal(number)
+    env.step(np.stack([GAS, GAS]))
 
 
 def test_a_dead_worker_is_an_error_not_a_hang(vec_env):
