@@ -15,7 +15,6 @@ import checkpoint
 from aim_writer import AimWriter
 from car_racing import make_env
 from checkpoint import Checkpoint
-from process import capture_generators, restore_generators, seed_generators
 from run_options import AgentSpec, Job, Stage
 from sac_drq import AGENT, NETWORK_SETTINGS, TOTAL, SACAgent, SACConfig, initial_agent, make_replay, policy_of
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
@@ -60,7 +59,6 @@ class Training:
         self.n_episodes = n_episodes
         self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
         self.writer = AimWriter(run.tracker)
-        seed_generators(stage.seed)
         with fitting_in_memory("give a smaller --replay-size, --hidden-dim or --batch-size"):
             self.agent = SACAgent(replace(self.config, seed=stage.seed), run.device)
             self.replay = make_replay(self.config, run.device)
@@ -164,12 +162,12 @@ class Training:
         self._require(self.agent.is_finite())
         replay = self.replay.state_dict()
         frames = replay.pop("frames").cpu().numpy()
+        # The agent's generator, in its state, is the only one that a training draws from.
         state = {
             "agent": self.agent.state_dict(),
             "replay": replay,
             "env": self.env.get_wrapper_attr("capture_episode")(),
             "episodes": list(self.episodes),
-            "generators": capture_generators(),
         }
         self.run.save_step(self.run.meta(self.step, self.n_episodes), state, {"replay_frames": frames})
 
@@ -183,7 +181,6 @@ class Training:
             # Episodes in flight of an older version cannot be played again; a new one begins in their place.
             self.replay.start_episode(self.obs)
         self.episodes.extend(resumed.state["episodes"])
-        restore_generators(resumed.state["generators"])
 
 
 def train(job: Job) -> int:

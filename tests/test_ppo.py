@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.utils import set_random_seed
 
 import checkpoint
 import ppo
 from checkpoint import CheckpointError
 from ppo import AnnealedRate, PPOConfig
-from process import seed_generators
 from tests.helpers import SMALL_PPO, save_ppo
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_a_restored_training_goes_on_as_the_captured_one():
         assert (fresh.num_timesteps, fresh._n_updates) == (32, trained._n_updates)
         results = []
         for model in (trained, fresh):
-            seed_generators(0)
+            set_random_seed(0)
             model.learn(32, reset_num_timesteps=False)
             results.append(ppo.capture(model))
         ours, theirs = results
