@@ -78,7 +78,11 @@ def test_a_restored_training_goes_on_as_the_captured_one():
         trained.learn(32)
         state = ppo.capture(trained)
         ppo.restore(fresh, state)
-        assert (fresh.num_timesteps, fresh._n_updates) == (32, trained._n_updates)
+        again = ppo.capture(fresh)
+        assert again.keys() == state.keys()
+        for key in again.keys() - {"policy", "optimizer"}:
+            assert again[key] == state[key], key
+        assert (again["num_timesteps"], again["n_updates"]) == (32, trained._n_updates)
         results = []
         for model in (trained, fresh):
             set_random_seed(0)

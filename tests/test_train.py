@@ -12,7 +12,8 @@ from car_racing import TrainingEpisodes
 from replay_buffer import ReplayBuffer
 from sac_drq import SACAgent
 from tests.helpers import read_closed, read_metrics
-from tests.trainings import prepared, resume, train_small
+from tests.trainings import prepared, resume, stop_in_step, train_small
+from training_run import DivergedError
 
 SCRIPT = "train.py"
 
@@ -116,7 +117,7 @@ def test_transitions_and_episodes_are_stored_and_counted_as_they_were(here, monk
     assert starts == [0, 10, 20, 30]
     assert envs[0].told == [(step, pytest.approx(step / 35)) for step in range(35)], "before each step"
     meta = checkpoint.load(here / "run").meta
-    assert meta["episodes"] == 3
+    assert meta["episodes"] == checkpoint.load(here / "run" / "best").meta["episodes"] == 3
     series = read_metrics(read_closed(here, meta["aim_run"]))
     assert series["return", "episode"] == {1: 10.0, 2: 20.0, 3: 60.0}
     means = {name: series[name, "rollout"][35] for name in ("ep_rew_mean", "ep_len_mean", "success_rate")}
@@ -197,3 +198,33 @@ def test_an_episode_that_cannot_be_gone_on_with_begins_anew_for_the_replay_buffe
     monkeypatch.setattr(ReplayBuffer, "start_episode", start_episode)
     assert resume(SCRIPT, "run", "--total-steps", 121, "--no-aim") == 0
     assert any(np.array_equal(obs, restored[0]) for obs in begun)
+
+
+@pytest.mark.parametrize(
+    ("n_updates", "step"), [(10, 50), (30, 71), (56, 96)], ids=["it is evaluated", "it acts", "it is saved"]
+)
+def test_numbers_that_are_not_finite_are_found_before(here, monkeypatch, n_updates, step):
+    """In the target critic first, they reach the critic with the next update and the action after that."""
+    real_update = SACAgent.update
+
+    def update(self, replay):
+        real_update(self, replay)
+        if self.n_updates == n_updates:
+            self.critic_target.encoder.linear.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(SACAgent, "update", update)
+    with pytest.raises(DivergedError, match=f"no longer finite at step {step};"):
+        train_small(SCRIPT, 120, "--eval-freq", 50, "--checkpoint-freq", 32, "--no-aim")
+
+
+def test_a_stop_at_a_checkpoint_saves_it_once(here, monkeypatch):
+    real_save, saved = checkpoint.save_step, []
+
+    def save_step(directory, step, *args):
+        saved.append(step)
+        return real_save(directory, step, *args)
+
+    monkeypatch.setattr(checkpoint, "save_step", save_step)
+    stop_in_step(monkeypatch, 32)
+    assert train_small(SCRIPT, 64, "--checkpoint-freq", 32, "--no-aim") == 143
+    assert saved == [32]
