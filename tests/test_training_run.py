@@ -42,17 +42,17 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 def run(tmp_path, monkeypatch):
     """A run of 1,000 steps that has done nothing yet."""
     monkeypatch.chdir(tmp_path)
-    flags = ["--total-steps", 1000, "--eval-freq", 100, "--checkpoint-freq", 300, "--eval-tracks", 1, "--no-aim"]
+    flags = ["--total-steps", 1000, "--eval-freq", 300, "--checkpoint-freq", 300, "--eval-tracks", 1, "--no-aim"]
     with TrainingRun.open(prepared("train.py", *flags, "--checkpoint-dir", "run", "--device", "cpu")) as run:
         yield run
 
 
 def test_evaluations_are_due_where_a_multiple_of_their_interval_is_passed_and_at_the_end(run):
-    assert [step for step in (0, 99, 100, 170, 250, 999, 1000) if run.is_evaluation_due(step)] == [
-        100, 170, 250, 999, 1000,
-    ]  # fmt: skip
-    run.evaluator.latest_step = 170
-    assert [step for step in (170, 199, 200, 1000) if run.is_evaluation_due(step)] == [200, 1000]
+    assert [step for step in (0, 299, 300, 470, 999, 1000) if run.is_evaluation_due(step)] == [300, 470, 999, 1000]
+    run.evaluator.latest_step = 470
+    assert [step for step in (470, 599, 600, 1000) if run.is_evaluation_due(step)] == [600, 1000]
+    run.evaluator.latest_step = 950
+    assert [step for step in (950, 999, 1000) if run.is_evaluation_due(step)] == [1000]
     run.evaluator.latest_step = 1000
     assert not run.is_evaluation_due(1000)
 

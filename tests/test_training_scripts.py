@@ -329,6 +329,7 @@ def test_resume_goes_on_where_the_run_was(script, copied):
     # A SAC update a step after 40 random ones; two epochs of two minibatches make two of SB3's updates an iteration.
     n_updates = total - 40 if script == "train.py" else 2 * total // 32
     assert series["n_updates", "train"][total] == n_updates
+    assert min(series["fps", "time"].values()) > 0, "the row of the step that was resumed from stays as it was"
     if script == "train.py":
         speeds = series["updates_per_second", "time"][total], series["fps", "time"][total]
         assert speeds[0] == pytest.approx(speeds[1]), "an update a step since it was resumed"
