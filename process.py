@@ -121,13 +121,6 @@ def default_run_name(agent: str, seed: int) -> str:
     return f"{agent}_s{seed}_{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def seed_generators(seed: int) -> None:
-    """Seed every random generator of this process."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002, NumPy's global generator is what SB3 draws from
-    torch.manual_seed(seed)
-
-
 def capture_generators() -> dict[str, Any]:
     """The state of every random generator of this process (Python's, NumPy's, torch's) as tensors and plain values."""
     version, python_state, gauss_next = random.getstate()

@@ -21,7 +21,6 @@ from car_racing import make_env
 from car_racing.episode_statistics import summaries
 from checkpoint import Checkpoint
 from paths import path_from
-from process import capture_generators, restore_generators, seed_generators
 from run_options import AgentSpec, Job, Stage
 from sac_drq import (
     AGENT,
@@ -78,7 +77,6 @@ class Training:
         self.n_episodes = n_episodes
         self.episodes: deque[dict[str, Any]] = deque(maxlen=EPISODE_WINDOW)
         self.writer = AimWriter(run.tracker)
-        seed_generators(stage.seed)
         with fitting_in_memory(SPEC.memory_mend):
             self.agent = SACAgent(replace(self.config, seed=stage.seed), run.device)
             self.replay = make_replay(self.config, run.device)
@@ -182,12 +180,12 @@ class Training:
         self._require(self.agent.is_finite())
         replay = self.replay.state_dict()
         frames = replay.pop("frames").cpu().numpy()
+        # The agent's generator, in its state, is the only one that a training draws from.
         state = {
             "agent": self.agent.state_dict(),
             "replay": replay,
             "env": self.env.get_wrapper_attr("capture_episode")(),
             "episodes": list(self.episodes),
-            "generators": capture_generators(),
         }
         self.run.save_step(self.run.meta(self.step, self.n_episodes), state, {"replay_frames": frames})
 
@@ -201,7 +199,6 @@ class Training:
             # Episodes in flight of an older version cannot be played again; a new one begins in their place.
             self.replay.start_episode(self.obs)
         self.episodes.extend(summaries(resumed.state["episodes"], ("r", "l", "lap_finished")))
-        restore_generators(resumed.state["generators"])
 
 
 def train(job: Job) -> int:

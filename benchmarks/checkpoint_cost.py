@@ -46,7 +46,7 @@ def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> None:
     def save() -> None:
         state = replay.state_dict()
         frames = state.pop("frames").cpu().numpy()
-        whole = {"agent": agent.state_dict(), "replay": state, "generators": capture_generators()}
+        whole = {"agent": agent.state_dict(), "replay": state}
         checkpoint.save_step(directory, 1, {}, whole, {"replay_frames": frames})
 
     def update() -> None:

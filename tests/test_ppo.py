@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.utils import set_random_seed
 
 import checkpoint
 import ppo
 from checkpoint import CheckpointError
 from ppo import AnnealedRate, PPOConfig
-from process import seed_generators
 from tests.helpers import SMALL_PPO, save_ppo
 
 CPU = torch.device("cpu")
@@ -51,6 +51,8 @@ def test_every_setting_reaches_the_model():
         assert model.policy.features_dim == 12
         assert model.policy.action_dist.deterministic_action == "mode"
         env = model.get_vec_normalize_env()
+        assert (env.gamma, env.norm_reward, env.norm_obs, env.clip_reward) == (0.97, True, False, 10.0)
+        env = model.get_vec_normalize_env()
         assert (env.num_envs, env.gamma, env.clip_reward, env.norm_obs, env.norm_reward) == (3, 0.97, 10.0, False, True)
         assert model.observation_space.dtype == np.uint8
     finally:
@@ -76,10 +78,14 @@ def test_a_restored_training_goes_on_as_the_captured_one():
         trained.learn(32)
         state = ppo.capture(trained)
         ppo.restore(fresh, state)
-        assert (fresh.num_timesteps, fresh._n_updates) == (32, trained._n_updates)
+        again = ppo.capture(fresh)
+        assert again.keys() == state.keys()
+        for key in again.keys() - {"policy", "optimizer"}:
+            assert again[key] == state[key], key
+        assert (again["num_timesteps"], again["n_updates"]) == (32, trained._n_updates)
         results = []
         for model in (trained, fresh):
-            seed_generators(0)
+            set_random_seed(0)
             model.learn(32, reset_num_timesteps=False)
             results.append(ppo.capture(model))
         ours, theirs = results

@@ -93,6 +93,12 @@ def test_a_run_is_named_after_its_agent_seed_and_time(flags, label):
     assert prepared("train_ppo.py", "--run-name", "mine").run_name == "mine"
 
 
+def test_a_resumed_run_keeps_its_name_unless_it_is_given_another(whole_run):
+    argv = ["--resume", whole_run("train.py")[0] / "checkpoints" / "small", "--total-steps", 999]
+    assert prepared("train.py", *argv).run_name == "small"
+    assert prepared("train.py", *argv, "--run-name", "mine").run_name == "mine"
+
+
 @pytest.mark.parametrize("plain", [None, [], {}, {"mean": 1, "step": 2}, {"mean": 1.0, "step": 2.0}])
 def test_what_is_no_best_score_is_not_taken_for_one(plain):
     assert best_of(plain) is None

@@ -11,12 +11,13 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
+import ppo
 import train_ppo
 from car_racing.vec_env import CarRacingVecEnv, WorkerDiedError
 from policies import load_policy
 from ppo import PPOConfig
 from tests.helpers import read_closed, read_metrics
-from tests.trainings import FLAGS, exit_code_of, train_small
+from tests.trainings import FLAGS, exit_code_of, prepared, train_small
 
 SCRIPT = "train_ppo.py"
 
@@ -31,9 +32,10 @@ def test_the_learning_rate_anneals_with_each_iteration(whole_run, tmp_path):
     place, _ = whole_run(SCRIPT)
     shutil.copytree(place / ".aim", tmp_path / ".aim")
     meta = checkpoint.load(place / "checkpoints" / "small").meta
-    rates = read_metrics(read_closed(tmp_path, meta["aim_run"]))["learning_rate", "train"]
+    series = read_metrics(read_closed(tmp_path, meta["aim_run"]))
     start = PPOConfig().learning_rate
-    assert rates == pytest.approx({32: start, 64: start * 2 / 3, 96: start / 3})
+    assert series["learning_rate", "train"] == pytest.approx({32: start, 64: start * 2 / 3, 96: start / 3})
+    assert series["iterations", "time"] == {32: 1, 64: 2, 96: 3}
 
 
 def test_every_episode_is_counted_and_averaged(whole_run, tmp_path):
@@ -44,6 +46,50 @@ def test_every_episode_is_counted_and_averaged(whole_run, tmp_path):
     returns = list(series["return", "episode"].values())
     assert len(returns) == loaded.meta["episodes"] == len(loaded.state["episodes"])
     assert series["ep_rew_mean", "rollout"][96] == pytest.approx(np.mean(returns))
+
+
+def test_a_best_says_as_much_of_itself_as_the_checkpoint_of_its_step(whole_run):
+    small = whole_run(SCRIPT)[0] / "checkpoints" / "small"
+    best = checkpoint.load(small / "best")
+    same = checkpoint.load(small / f"step_{best.meta['steps']:09d}")
+    assert best.meta == {**same.meta, "best": best.meta["best"]}
+    assert best.state.keys() == same.state.keys()
+    assert best.state["num_timesteps"] == best.meta["steps"]
+
+
+STAGES = """agent = "ppo"
+n_envs = 2
+n_steps = 16
+batch_size = 16
+feature_dim = 16
+eval_tracks = 1
+action_repeat = 50
+seed = 3
+[[stages]]
+steps = 40
+learning_rate = 0.01
+[[stages]]
+steps = 64
+learning_rate = 0.02
+"""
+
+
+def test_each_stage_has_its_own_seed_and_rates(here, monkeypatch):
+    """The rates fall over the steps that a stage was asked to take, not over those of its last whole iteration."""
+    seeds, rates = [], []
+
+    def learn_nothing(self):
+        seeds.append(self.seed)
+        self._update_learning_rate(self.policy.optimizer)
+        rates.append(self.policy.optimizer.param_groups[0]["lr"])
+        self._n_updates += self.n_epochs
+
+    monkeypatch.setattr(ppo.PPO, "train", learn_nothing)
+    (here / "two.toml").write_text(STAGES)
+    job = prepared(SCRIPT, "--recipe", "two.toml", "--no-aim", "--device", "cpu")
+    assert train_ppo.train(job) == 0
+    assert seeds == [stage.seed for stage in job.stages for _ in range(2)]
+    assert rates == pytest.approx([0.01, 0.01 * (1 - 32 / 40), 0.02, 0.02 * (1 - 32 / 64)])
 
 
 def test_gaussian_trains_with_the_same_script(here):

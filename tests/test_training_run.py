@@ -1,16 +1,21 @@
 """What a training has around it: evaluations, the best, what is due when, memory."""
 
 import signal
+import sys
 
 import pytest
 
+import checkpoint
+import train
+import training_run
 from car_racing import make_env
+from policies import load_policy
 from process import StopSignal
 from run_options import BestScore
-from scoring import Score, TrackResult
+from scoring import VALIDATION_TRACKS, Score, TrackResult, score
 from settings import SettingError
-from tests.trainings import prepared
-from training_run import Evaluator, TrainingRun, evaluation_metrics, fitting_in_memory
+from tests.trainings import SCRIPTS, prepared
+from training_run import Evaluator, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
 
 def test_a_stop_does_not_wait_for_the_end_of_an_evaluation():
@@ -37,17 +42,17 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 def run(tmp_path, monkeypatch):
     """A run of 1,000 steps that has done nothing yet."""
     monkeypatch.chdir(tmp_path)
-    flags = ["--total-steps", 1000, "--eval-freq", 100, "--checkpoint-freq", 300, "--eval-tracks", 1, "--no-aim"]
+    flags = ["--total-steps", 1000, "--eval-freq", 300, "--checkpoint-freq", 300, "--eval-tracks", 1, "--no-aim"]
     with TrainingRun.open(prepared("train.py", *flags, "--checkpoint-dir", "run", "--device", "cpu")) as run:
         yield run
 
 
 def test_evaluations_are_due_where_a_multiple_of_their_interval_is_passed_and_at_the_end(run):
-    assert [step for step in (0, 99, 100, 170, 250, 999, 1000) if run.is_evaluation_due(step)] == [
-        100, 170, 250, 999, 1000,
-    ]  # fmt: skip
-    run.evaluator.latest_step = 170
-    assert [step for step in (170, 199, 200, 1000) if run.is_evaluation_due(step)] == [200, 1000]
+    assert [step for step in (0, 299, 300, 470, 999, 1000) if run.is_evaluation_due(step)] == [300, 470, 999, 1000]
+    run.evaluator.latest_step = 470
+    assert [step for step in (470, 599, 600, 1000) if run.is_evaluation_due(step)] == [600, 1000]
+    run.evaluator.latest_step = 950
+    assert [step for step in (950, 999, 1000) if run.is_evaluation_due(step)] == [1000]
     run.evaluator.latest_step = 1000
     assert not run.is_evaluation_due(1000)
 
@@ -60,6 +65,8 @@ def test_checkpoints_are_due_where_a_multiple_of_their_interval_is_passed_and_at
     assert not run.is_checkpoint_due(1000)
     run.evaluator.latest_step = 1000
     assert run.is_checkpoint_due(1000), "the checkpoint does not know of the last evaluation"
+    run.save_step(run.meta(1000, 0), {})
+    assert not run.is_checkpoint_due(1000)
 
 
 def test_a_disk_that_takes_no_checkpoint_is_said_and_the_training_goes_on(run, monkeypatch, capsys):
@@ -72,6 +79,87 @@ def test_a_disk_that_takes_no_checkpoint_is_said_and_the_training_goes_on(run, m
     assert "The checkpoint at step 600 could not be saved (No space left" in capsys.readouterr().err
     assert run.saved_at == 300
     assert not run.is_checkpoint_due(601), "it is tried again at its next interval, not at every step"
+
+
+def test_a_best_that_the_disk_does_not_take_is_none(run, monkeypatch, capsys):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("checkpoint.save", full)
+        run.save_best(Score([LAP]), run.meta(100, 0), {})
+    assert "The checkpoint at step 100 could not be saved" in capsys.readouterr().err
+    assert run.evaluator.best is None
+    run.save_best(Score([CRASH]), run.meta(200, 0), {})
+    assert run.evaluator.best == BestScore(100.0, 200)
+
+
+def test_a_directory_that_another_training_has_taken_since_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = prepared("train.py", "--no-aim", "--checkpoint-dir", "run", "--device", "cpu")
+    checkpoint.save_step(tmp_path / "run", 7, {}, {})
+    with pytest.raises(SettingError, match="--checkpoint-dir run holds a run by now"), TrainingRun.open(job):
+        pass
+
+
+def test_a_resumed_run_begins_where_it_was(whole_run, tmp_path, monkeypatch):
+    small = whole_run("train.py")[0] / "checkpoints" / "small"
+    monkeypatch.chdir(tmp_path)
+    job = prepared("train.py", "--resume", small, "--total-steps", 200, "--checkpoint-dir", "run", "--no-aim")
+    with TrainingRun.open(job) as run:
+        assert (run.bar.steps, run.saved_at, run.evaluator.latest_step) == (120, 120, 120)
+        assert [step for step in (120, 149, 150) if run.is_checkpoint_due(step)] == [150]
+        assert [step for step in (120, 179, 180) if run.is_evaluation_due(step)] == [180]
+
+
+STAGES = """agent = "sac"
+[[stages]]
+steps = 10
+action_repeat = 8
+[[stages]]
+steps = 10
+action_repeat = 2
+"""
+
+
+def test_each_stage_is_evaluated_as_its_agent_sees_the_game(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.toml").write_text(STAGES)
+    with TrainingRun.open(prepared("train.py", "--recipe", "two.toml", "--no-aim", "--device", "cpu")) as run:
+        views = [run.evaluator.env.env.config for _ in run.stages_to_go()]
+        assert views == [stage.config.view for stage in run.job.stages]
+        assert [view.action_repeat for view in views] == [8, 2]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_score_that_is_kept_is_that_of_the_best_on_the_validation_tracks(whole_run, script):
+    """Driven again with what was saved: the deterministic action, without the rules of training."""
+    place, _ = whole_run(script)
+    best = checkpoint.load(place / "checkpoints" / "small" / "best")
+    policy, view = load_policy(best)
+    again = score(policy, make_env(view), VALIDATION_TRACKS[:1])
+    assert best.meta["best"] == {"mean": again.mean, "step": best.meta["steps"]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "expected", "scored"),
+    [([], 0, 0, []), (["--score"], 0, 3, ["run"]), (["--score"], 143, 143, []), ([], 130, 130, [])],
+)
+def test_the_best_is_scored_where_that_was_asked_for_and_no_stop_came(
+    tmp_path, monkeypatch, flags, code, expected, scored
+):
+    monkeypatch.chdir(tmp_path)
+    directories = []
+
+    def score_best(directory):
+        directories.append(str(directory))
+        return 3
+
+    monkeypatch.setattr(training_run, "_score_best", score_best)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--checkpoint-dir", "run", "--no-aim", "--device", "cpu", *flags])
+    with pytest.raises(SystemExit) as exit_:
+        run_script(train.SPEC, "", lambda _: code)
+    assert (exit_.value.code, directories) == (expected, scored)
 
 
 LAP = TrackResult(1, 900.0, 800, 300, 0, 1.0, True)
@@ -93,6 +181,6 @@ def test_a_score_is_plotted_under_these_names():
 def test_only_a_better_score_is_the_best():
     evaluator = Evaluator(make_env(), 1, BestScore(500.0, 50))
     assert not evaluator.is_best(Score([LAP, CRASH]))
-    assert evaluator.is_best(Score([LAP]))
+    assert evaluator.is_best(Score([LAP, LAP, CRASH])), "by its mean"
     evaluator.best = None
     assert evaluator.is_best(Score([CRASH]))

@@ -335,6 +335,10 @@ def test_resume_goes_on_where_the_run_was(script, copied):
     # A SAC update a step after 40 random ones; two epochs of two minibatches make two of SB3's updates an iteration.
     n_updates = total - 40 if script == "train.py" else 2 * total // 32
     assert series["n_updates", "train"][total] == n_updates
+    assert min(series["fps", "time"].values()) > 0, "the row of the step that was resumed from stays as it was"
+    if script == "train.py":
+        speeds = series["updates_per_second", "time"][total], series["fps", "time"][total]
+        assert speeds[0] == pytest.approx(speeds[1]), "an update a step since it was resumed"
     assert sorted(series["return", "episode"]) == list(range(1, after.meta["episodes"] + 1))
 
 
@@ -497,6 +501,8 @@ STATE = {
         "successes in words": lambda state: state.update(successes=["yes"]),
         "a start too few": lambda state: state.update(episode_starts=[True]),
         "no starts of episodes": lambda state: state.pop("episode_starts"),
+        "no generators": lambda state: state.pop("generators"),
+        "a generator of negative numbers": lambda state: state["generators"]["python"]["state"].neg_(),
         **env_damages(lambda state: state["envs"][1]),
     },
 }
@@ -504,19 +510,11 @@ STATE = {
 
 @pytest.mark.parametrize(
     ("script", "what"),
-    [
-        (script, what)
-        for script in SCRIPTS
-        for what in (*STATE[script], "no generators", "a generator of negative numbers")
-    ],
+    [(script, what) for script in SCRIPTS for what in STATE[script]],
 )
 def test_a_hostile_state_is_refused_in_one_line(whole_run, here, monkeypatch, capsys, script, what):
     whole = checkpoint.load(whole_run(script)[0] / "checkpoints" / "small")
-    common = {
-        "no generators": lambda state: state.pop("generators"),
-        "a generator of negative numbers": lambda state: state["generators"]["python"]["state"].neg_(),
-    }
-    (STATE[script] | common)[what](whole.state)
+    STATE[script][what](whole.state)
     path = checkpoint.save_step(here / "run", whole.meta["steps"], whole.meta, whole.state, whole.arrays)
     code = exit_code_of(script, monkeypatch, "--resume", path, TOTAL[script], 10**4, "--no-aim")
     assert code == 2
