@@ -223,10 +223,17 @@ class Target(gym.Env):
         return self.obs, -float(np.abs(action - self.obs[:3]).sum()), True, False, {}
 
 
-@pytest.mark.parametrize(("algorithm", "n_steps"), [(PPO, 32), (A2C, 8), (TRPO, 64)])
-def test_sb3_algorithms_learn_with_it(algorithm, n_steps):
+@pytest.mark.parametrize(
+    ("algorithm", "total", "kwargs"),
+    [
+        (PPO, 12_000, {"n_steps": 32, "batch_size": 64}),
+        (A2C, 12_000, {"n_steps": 8}),
+        (TRPO, 2_000, {"n_steps": 32, "batch_size": 256, "target_kl": 0.05, "n_critic_updates": 1}),
+    ],
+    ids=["PPO", "A2C", "TRPO"],
+)
+def test_sb3_algorithms_learn_with_it(algorithm, total, kwargs):
     env = make_vec_env(Target, n_envs=8, seed=0, vec_env_cls=DummyVecEnv)
-    kwargs = {"n_steps": n_steps} if algorithm is A2C else {"n_steps": n_steps, "batch_size": 64}
     model = algorithm(BetaActorCriticPolicy, env, seed=0, learning_rate=3e-3, device="cpu", **kwargs)
     rng = np.random.default_rng(1)
     obs = rng.uniform(-0.9, 0.9, (500, 5)).astype(np.float32)
@@ -236,7 +243,7 @@ def test_sb3_algorithms_learn_with_it(algorithm, n_steps):
         return np.abs(actions - obs[:, :3]).sum(axis=1).mean()
 
     before = error()
-    model.learn(12_000)
+    model.learn(total)
     assert error() < 0.6 * before
 
 
