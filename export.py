@@ -2,12 +2,15 @@
 
 --to DIRECTORY: a small checkpoint with the policy only, for evaluate.py.
 --to FILE.zip:  Stable-Baselines3's own file, for PPO.load.
+--to FILE.onnx: the policy's deterministic action, for any ONNX runtime.
+--to FILE.pt:   the same as TorchScript, for torch.jit.load.
 --to FILE.toml: the settings of the run as a recipe, for the training scripts.
 """
 
 import dataclasses
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +20,12 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from output_file import check_output_file, replacing
-from policies import comments_of, load_policy, policy_only, recipe_of
+from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
+from policy_files import INPUT, OUTPUT, can_write_onnx, write_onnx, write_torchscript
 from process import check_writable_directory, python_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
-TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
+TARGETS = "a file that ends in .zip, .onnx, .pt or .toml, or a directory, without an ending"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class ExportOptions:
 
     checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest")
     to: str | None = setting(
-        None, "a .zip for PPO.load, a .toml for a recipe of its settings, or a directory for evaluate.py"
+        None,
+        "a .zip for PPO.load, an .onnx or .pt (TorchScript) of the deterministic action, a .toml for a recipe of its "
+        "settings, or a directory for evaluate.py",
     )
 
     def __post_init__(self) -> None:
@@ -43,7 +49,7 @@ class ExportOptions:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
-        if self.ending not in ("", ".zip", ".toml"):
+        if self.ending not in EXPORTERS:
             raise SettingError(f"--to {self.to}: there is no export to {self.ending}; name {TARGETS}")
 
     @property
@@ -54,8 +60,8 @@ class ExportOptions:
 
     @property
     def ending(self) -> str:
-        """The target's ending, with its dot; empty for a directory, whose name may hold a number such as `v1.5`."""
-        suffix = self.target.suffix
+        """The target's ending, with its dot, in lower case; empty for a directory, whose name may be like `v1.5`."""
+        suffix = self.target.suffix.lower()
         return suffix if suffix[1:2].isalpha() else ""
 
 
@@ -68,15 +74,16 @@ def export(options: ExportOptions) -> str:
     """
     assert options.checkpoint is not None
     target = options.target
+    if options.ending == ".onnx" and not can_write_onnx():
+        raise SettingError(f"--to {target} needs the package onnx; install it: {python_command()} -m pip install onnx")
     if options.ending:
         check_output_file(target, "--to")
     else:
         _check_new_directory(target)
     loaded = checkpoint.load(Path(options.checkpoint).expanduser(), with_arrays=False)
     tell_passed_over(loaded)
-    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     try:
-        return exporters[options.ending](loaded, target)
+        return EXPORTERS[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
 
@@ -102,6 +109,30 @@ def _export_zip(loaded: Checkpoint, target: Path) -> str:
     )
 
 
+def _export_onnx(loaded: Checkpoint, target: Path) -> str:
+    network, view = deterministic_network(loaded)
+    with replacing(target) as new_path:
+        write_onnx(network, view.obs_shape, new_path)
+    return (
+        f"Written: {target}. Drive with it like this:\n"
+        f"  session = onnxruntime.InferenceSession({str(target)!r})\n"
+        f"  env = gymnasium.make({_make_arguments(view)})\n"
+        f'  action = session.run(["{OUTPUT}"], {{"{INPUT}": obs[None]}})[0][0]'
+    )
+
+
+def _export_torchscript(loaded: Checkpoint, target: Path) -> str:
+    network, view = deterministic_network(loaded)
+    with replacing(target) as new_path:
+        write_torchscript(network, view.obs_shape, new_path)
+    return (
+        f"Written: {target}. Drive with it like this:\n"
+        f"  policy = torch.jit.load({str(target)!r})\n"
+        f"  env = gymnasium.make({_make_arguments(view)})\n"
+        "  action = policy(torch.from_numpy(obs[None]))[0].numpy()"
+    )
+
+
 def _make_arguments(view: ViewConfig) -> str:
     """The arguments of gymnasium.make for the game with this view; of the view only what differs from its defaults."""
     fields = dataclasses.fields(ViewConfig)
@@ -121,6 +152,15 @@ def _export_policy(loaded: Checkpoint, target: Path) -> str:
     checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
     script = shlex.quote(str(Path(sys.argv[0]).with_name("evaluate.py")))
     return f"Written: {target}. Score it: {python_command()} {script} --checkpoint {shlex.quote(str(target))}"
+
+
+EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
+    ".zip": _export_zip,
+    ".onnx": _export_onnx,
+    ".pt": _export_torchscript,
+    ".toml": _export_recipe,
+    "": _export_policy,
+}
 
 
 def main() -> None:
