@@ -5,6 +5,11 @@ page that is open in the same browser could delete runs, or make Aim evaluate a 
 can run code). Here the same application stands behind `guarded`.
 """
 
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
 import os
 import socket
 import subprocess
@@ -23,6 +28,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paths import check_path, path_from
 from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 

@@ -10,11 +10,15 @@ import io
 import logging
 import math
 import os
+import sqlite3
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -28,8 +32,14 @@ from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Vid
 
 EXPERIMENT = "CarRacing-v3"
 UNNAMED = "unnamed"
+SERVER_PREFIX = "aim://"
 # A run whose remote server has died can hang in close() for minutes.
 CLOSE_TIMEOUT_S = 15.0
+# How long to wait for a database that another process holds: at the start, and at each later try.
+DATABASE_WAIT_S = 20.0
+DATABASE_WAIT_LATER_S = 0.5
+# Between two tries to open a run.
+RETRY_INTERVAL_S = 60.0
 
 # What is tracked of an episode, by its key in `info["episode"]`.
 EPISODE_METRICS: Mapping[str, str] = {
@@ -46,6 +56,9 @@ log = logging.getLogger(__name__)
 class AimTracker:
     """One Aim run, opened and closed by whoever makes this object. No method of it raises.
 
+    A run in a directory that cannot be opened is tried again every `RETRY_INTERVAL_S` seconds. What is tracked until
+    then is lost, but for the parameters.
+
     Args:
         repo: directory that holds (or is to hold) the `.aim` repository, or a server's `aim://host:port`; None tracks
             nothing.
@@ -60,24 +73,28 @@ class AimTracker:
 
     has_failed: ClassVar[bool] = False
 
-    def __init__(self, repo: str | None, run_name: str, params: Mapping[str, Any], run_hash: str | None = None) -> None:
+    def __init__(
+        self,
+        repo: str | os.PathLike[str] | None,
+        run_name: str,
+        params: Mapping[str, Any],
+        run_hash: str | None = None,
+    ) -> None:
         self._run: Any = None
         self._lock: int | None = None
         self._has_warned = False
+        self._repo = ""
+        self._run_name = run_name
+        self._asked_hash = run_hash
+        self._params: dict[str, Any] = {**params, "status": "running"}
+        # When to try to open the run again, by `time.monotonic`; None for never.
+        self._next_try: float | None = None
         if repo is None:
             return
         _tell_in_one_line(self._warn)
         with self._no_raise("could not be opened"):
-            if run_hash is not None:
-                self._lock = _lock_run(repo, run_hash)
-            self._run = _open_run(repo, run_hash)
-            if self._run.hash != run_hash:
-                self._release_lock()
-                self._lock = _lock_run(repo, self._run.hash)
-            self._run.name = run_name
-        for key, value in params.items():
-            self.set_param(key, value)
-        self.set_param("status", "running")
+            self._repo = _directory_or_server(repo)
+            self._open(DATABASE_WAIT_S)
 
     @property
     def run_hash(self) -> str | None:
@@ -89,9 +106,10 @@ class AimTracker:
     ) -> None:
         """Track one value of any kind that SB3's logger takes.
 
-        Numbers (Python's, NumPy's, torch's, of size 1) become points of a metric. NaN and infinity, through which Aim
-        would silently draw the line, are left out, and `<name>_nonfinite` = 1 is tracked in their place. Strings become
-        `aim.Text`, larger arrays `aim.Distribution`, SB3's Figure, Image and Video `aim.Image`.
+        Numbers (Python's, NumPy's, torch's of any precision, of size 1) become points of a metric. NaN and infinity,
+        through which Aim would silently draw the line, are left out, and `<name>_nonfinite` = 1 is tracked in their
+        place. So are masked and complex numbers. Strings become `aim.Text`, larger arrays `aim.Distribution`, SB3's
+        Figure, Image and Video `aim.Image`.
 
         Args:
             value: what to track.
@@ -100,7 +118,7 @@ class AimTracker:
             context: plain strings that Aim groups by.
             epoch: a second x axis.
         """
-        if self._run is None:
+        if not self._is_open():
             return
         if self._lock is not None and os.fstat(self._lock).st_nlink == 0:
             self._warn("has been deleted together with its repository")  # Aim itself goes on writing into nothing
@@ -138,7 +156,8 @@ class AimTracker:
 
     def set_param(self, key: str, value: Any) -> None:
         """Store a value on the run, NumPy's and torch's scalars as plain numbers."""
-        if self._run is None:
+        if not self._is_open():
+            self._params[key] = value
             return
         with self._no_raise(f"did not take the parameter {key!r}"):
             self._run[key] = _plain(value)
@@ -148,6 +167,7 @@ class AimTracker:
 
         What is tracked afterwards is dropped.
         """
+        self._next_try = None
         if self._run is None:
             return
         self.set_param("status", status)
@@ -157,11 +177,11 @@ class AimTracker:
             with self._no_raise("could not be closed"):
                 run.close()
 
-        closing = threading.Thread(target=close, daemon=True)
-        closing.start()
-        closing.join(CLOSE_TIMEOUT_S)
+        closer = threading.Thread(target=close, daemon=True)
+        closer.start()
+        closer.join(CLOSE_TIMEOUT_S)
         self._release_lock()
-        if closing.is_alive():
+        if closer.is_alive():
             self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
 
     def __enter__(self) -> Self:
@@ -170,9 +190,37 @@ class AimTracker:
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         self.close("finished" if error_type is None else "failed")
 
+    def _is_open(self) -> bool:
+        """Whether there is a run to write to; one that could not be opened is tried again from time to time."""
+        if self._run is None and self._next_try is not None and time.monotonic() >= self._next_try:
+            with self._no_raise("could not be opened"):
+                self._open(DATABASE_WAIT_LATER_S)
+                log.warning("Aim: the run is open now; tracking goes on from here")
+        return self._run is not None
+
+    def _open(self, database_wait_s: float) -> None:
+        """Open the run, or set the time of the next try and raise what went wrong."""
+        try:
+            if self._asked_hash is not None:
+                self._lock = _lock_run(self._repo, self._asked_hash)
+            run = _open_run(self._repo, self._asked_hash, database_wait_s)
+            if run.hash != self._asked_hash:
+                self._release_lock()
+                self._lock = _lock_run(self._repo, run.hash)
+        except Exception:
+            self._release_lock()
+            # A server that is not there can hold up a training for minutes each time it is asked.
+            self._next_try = None if _is_server(self._repo) else time.monotonic() + RETRY_INTERVAL_S
+            raise
+        self._run = run
+        with self._no_raise("did not take its name"):
+            run.name = self._run_name
+        for key, value in self._params.items():
+            self.set_param(key, value)
+
     def _release_lock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            _unlock(self._lock)
             self._lock = None
 
     @contextmanager
@@ -260,16 +308,35 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
     return str(key).strip("/") or UNNAMED, {}
 
 
-def _open_run(repo: str, run_hash: str | None) -> Any:
+def _is_server(repo: str) -> bool:
+    return repo.startswith(SERVER_PREFIX)
+
+
+def _directory_or_server(repo: str | os.PathLike[str]) -> str:
+    """The absolute path of a directory, or a server's address as it is.
+
+    Raises:
+        ValueError: for an address of any other kind, or none.
+    """
+    name = os.fspath(repo)
+    if _is_server(name):
+        return name
+    if "://" in name or not name:
+        raise ValueError(f"{name!r} is neither a directory nor {SERVER_PREFIX}host:port")
+    return str(Path(name).expanduser().resolve())
+
+
+def _open_run(repo: str, run_hash: str | None, database_wait_s: float) -> Any:
     import aim  # a second of start-up and 100 MB, which a run without tracking need not pay
     from aim.sdk.errors import MissingRunError
 
-    if not repo.startswith("aim://"):
-        root = Path(repo).resolve()
-        root.mkdir(parents=True, exist_ok=True)
-        with _one_process_at_a_time(root):
-            aim.Repo.from_path(str(root), init=not (root / ".aim").exists())
-        repo = str(root)
+    if not _is_server(repo):
+        directory = Path(repo) / ".aim"
+        directory.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(directory):
+            # The version is the last file that Aim writes of a new repository.
+            aim.Repo.from_path(repo, init=not (directory / "VERSION").exists())
+        _wait_for_database(directory, database_wait_s)
     # Log capture can die on bytes that are not UTF-8 and take the system metrics with it.
     options: dict[str, Any] = {"repo": repo, "log_system_params": False, "capture_terminal_logs": False}
     if run_hash is None:
@@ -281,17 +348,28 @@ def _open_run(repo: str, run_hash: str | None) -> Any:
         return aim.Run(experiment=EXPERIMENT, **options)
 
 
+def _wait_for_database(directory: Path, wait_s: float) -> None:
+    """Wait until a repository's database can be written to. A run that meets a locked one is left half made by Aim.
+
+    Raises:
+        sqlite3.OperationalError: if another process still holds it after `wait_s` seconds.
+    """
+    with closing(sqlite3.connect(directory / "run_metadata.sqlite", timeout=wait_s)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+
+
 def _lock_run(repo: str, run_hash: str) -> int | None:
-    """Hold a run for this process, until the descriptor is closed.
+    """Hold a run for this process, until `_unlock` or the end of the process.
 
     A second writer cannot open a live run, but in trying to takes away the live one's own lock file in Aim.
 
     Raises:
         BlockingIOError: if another process holds it.
     """
-    if repo.startswith("aim://"):
+    if _is_server(repo):
         return None
-    directory = Path(repo).resolve() / ".aim"
+    directory = Path(repo) / ".aim"
     if not directory.is_dir():
         return None
     fd = os.open(directory / f"writer-{run_hash}.flock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -303,15 +381,22 @@ def _lock_run(repo: str, run_hash: str) -> int | None:
     return fd
 
 
+def _unlock(fd: int) -> None:
+    """Give a lock up. Closing its descriptor would not do: a process forked since, such as an environment's, has it."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 @contextmanager
 def _one_process_at_a_time(directory: Path) -> Iterator[None]:
-    # Processes that create one repository at the same time break it.
-    fd = os.open(directory, os.O_RDONLY)
+    # Processes that create one repository at the same time break it. A file of its own, since a directory may be locked
+    # for other ends: a training locks that of its checkpoints.
+    fd = os.open(directory / "creation.flock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(fd)
+        _unlock(fd)
 
 
 def _to_aim(value: Any) -> tuple[bool, Any]:
@@ -331,7 +416,7 @@ def _to_aim(value: Any) -> tuple[bool, Any]:
         return True, aim.Image(picture)
     if isinstance(value, Video):
         return True, _video(value)
-    array = _as_array(value).astype(np.float64)
+    array = _as_float64(value)
     finite = array[np.isfinite(array)]
     is_finite = finite.size == array.size
     if array.size == 1:
@@ -339,11 +424,37 @@ def _to_aim(value: Any) -> tuple[bool, Any]:
     return is_finite, aim.Distribution(finite) if finite.size else None
 
 
+def _as_float64(value: Any) -> NDArray[np.float64]:
+    """Numbers as float64; masked and complex ones, which no chart can show, as NaN."""
+    array = _as_array(value)
+    if np.iscomplexobj(array):
+        return np.full(array.shape, np.nan)
+    return np.ma.filled(array.astype(np.float64), np.nan)
+
+
 def _as_array(value: Any) -> NDArray[Any]:
-    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-    if array.dtype == object or array.size == 0:
+    """Numbers of any kind, NumPy's masked ones still masked.
+
+    Raises:
+        TypeError: if they are no numbers, or there are none.
+    """
+    array = np.ma.asanyarray(value) if isinstance(value, np.ma.MaskedArray) else np.asarray(_known_to_numpy(value))
+    if array.dtype.kind not in "biufc" or array.size == 0:
         raise TypeError(f"{type(value).__name__} is no number, text, picture or array of numbers")
     return array
+
+
+def _known_to_numpy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().resolve_conj()
+        # NumPy has none of torch's shorter floats (bfloat16, float8).
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, (int, Fraction, Decimal)):
+        return float(value)  # NumPy takes no integer of more than 64 bits
+    array = np.asarray(value)
+    # bfloat16 and float8 of the package ml_dtypes, which JAX uses, are of an unnamed kind and can be converted.
+    is_number = array.dtype.kind == "V" and array.dtype.names is None and np.can_cast(array.dtype, np.float64)
+    return array.astype(np.float64) if is_number else array
 
 
 def _channels_last(image: Any, dataformats: str) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 from torch.distributions import Beta
 from torch.nn import functional as F
@@ -171,14 +171,14 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def extract_features(  # type: ignore[override]  # SB3's own subclass differs from its base class so too
-        self, obs: torch.Tensor, features_extractor: BaseFeaturesExtractor | None = None
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Features of observations, as SB3's: of uint8 pictures (batch, stack, height, width), or of anything else.
 
-        Pictures are brought to channels-last here, where a number is still a byte: as floats it would be four times the
-        memory to move.
+        Pictures that are the whole observation are brought to channels-last here, where a number is still a byte: as
+        floats it would be four times the memory to move.
         """
-        if obs.ndim == 4:
+        if isinstance(obs, torch.Tensor) and obs.ndim == 4:
             obs = torch.stack(obs.unbind(dim=1), dim=-1).permute(0, 3, 1, 2)
         return super().extract_features(obs, features_extractor)
 

@@ -2,6 +2,8 @@
 
 --to DIRECTORY: a small checkpoint with the policy only, for evaluate.py.
 --to FILE.zip:  Stable-Baselines3's own file, for PPO.load.
+--to FILE.onnx: the policy's deterministic action, for any ONNX runtime.
+--to FILE.pt:   the same as TorchScript, for torch.jit.load.
 --to FILE.toml: the settings of the run as a recipe, for the training scripts.
 """
 
@@ -11,6 +13,7 @@ if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +24,13 @@ from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from output_file import check_output_file, replacing
 from paths import check_path, path_from
-from policies import comments_of, load_policy, policy_only, recipe_of
-from process import check_writable_directory, quoted, shell_command, tell_passed_over
+from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
+from policy_files import INPUT, OUTPUT, can_write_onnx, write_onnx, write_torchscript
+from process import check_writable_directory, python_command, quoted, shell_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 from startup import unwinding_on_stop
 
-TARGETS = "a file that ends in .zip or .toml, or a directory, without an ending"
+TARGETS = "a file that ends in .zip, .onnx, .pt or .toml, or a directory, without an ending"
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class ExportOptions:
     checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest", check=check_path)
     to: str | None = setting(
         None,
-        "a .zip for PPO.load, a .toml for a recipe of its settings, or a directory for evaluate.py",
+        "a .zip for PPO.load, an .onnx or .pt (TorchScript) of the deterministic action, a .toml for a recipe of its "
+        "settings, or a directory for evaluate.py",
         check=check_path,
     )
 
@@ -50,7 +55,7 @@ class ExportOptions:
             raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
-        if self.ending not in ("", ".zip", ".toml"):
+        if self.ending not in EXPORTERS:
             raise SettingError(f"--to {self.to}: there is no export to {self.ending}; name {TARGETS}")
 
     @property
@@ -61,8 +66,8 @@ class ExportOptions:
 
     @property
     def ending(self) -> str:
-        """The target's ending, with its dot; empty for a directory, whose name may hold a number such as `v1.5`."""
-        suffix = self.target.suffix
+        """The target's ending, with its dot, in lower case; empty for a directory, whose name may be like `v1.5`."""
+        suffix = self.target.suffix.lower()
         return suffix if suffix[1:2].isalpha() else ""
 
 
@@ -75,15 +80,16 @@ def export(options: ExportOptions) -> str:
     """
     assert options.checkpoint is not None
     target = options.target
+    if options.ending == ".onnx" and not can_write_onnx():
+        raise SettingError(f"--to {target} needs the package onnx; install it: {python_command()} -m pip install onnx")
     if options.ending:
         check_output_file(target, "--to")
     else:
         _check_new_directory(target)
     loaded = checkpoint.load(path_from(options.checkpoint, "--checkpoint"), with_arrays=False)
     tell_passed_over(loaded)
-    exporters = {".zip": _export_zip, ".toml": _export_recipe, "": _export_policy}
     try:
-        return exporters[options.ending](loaded, target)
+        return EXPORTERS[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
         raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
 
@@ -109,6 +115,30 @@ def _export_zip(loaded: Checkpoint, target: Path) -> str:
     )
 
 
+def _export_onnx(loaded: Checkpoint, target: Path) -> str:
+    network, view = deterministic_network(loaded)
+    with replacing(target) as new_path:
+        write_onnx(network, view.obs_shape, new_path)
+    return (
+        f"Written: {target}. Drive with it like this:\n"
+        f"  session = onnxruntime.InferenceSession({str(target)!r})\n"
+        f"  env = gymnasium.make({_make_arguments(view)})\n"
+        f'  action = session.run(["{OUTPUT}"], {{"{INPUT}": obs[None]}})[0][0]'
+    )
+
+
+def _export_torchscript(loaded: Checkpoint, target: Path) -> str:
+    network, view = deterministic_network(loaded)
+    with replacing(target) as new_path:
+        write_torchscript(network, view.obs_shape, new_path)
+    return (
+        f"Written: {target}. Drive with it like this:\n"
+        f"  policy = torch.jit.load({str(target)!r})\n"
+        f"  env = gymnasium.make({_make_arguments(view)})\n"
+        "  action = policy(torch.from_numpy(obs[None]))[0].numpy()"
+    )
+
+
 def _make_arguments(view: ViewConfig) -> str:
     """The arguments of gymnasium.make for the game with this view; of the view only what differs from its defaults."""
     fields = dataclasses.fields(ViewConfig)
@@ -126,6 +156,15 @@ def _export_policy(loaded: Checkpoint, target: Path) -> str:
     # Without the Aim run, which belongs to the training that this checkpoint is no longer part of.
     checkpoint.save(target.parent, target.name, {**loaded.meta, "aim_run": None}, policy_only(loaded).state)
     return f"Written: {target}. Score it: {shell_command('evaluate.py', '--checkpoint', target)}"
+
+
+EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
+    ".zip": _export_zip,
+    ".onnx": _export_onnx,
+    ".pt": _export_torchscript,
+    ".toml": _export_recipe,
+    "": _export_policy,
+}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 import ppo
 import recipe
@@ -34,6 +35,10 @@ class AgentModule(Protocol):
         """The policy, and the view that it was trained with; errors as for `policies.load_policy`."""
         ...
 
+    def deterministic_network(self, checkpoint: Checkpoint) -> tuple[nn.Module, ViewConfig]:
+        """The policy's deterministic action as a network, and the view; see `policies.deterministic_network`."""
+        ...
+
     def policy_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """The part of the checkpoint's state that `load_policy` needs; raises CheckpointError if it is not there."""
         ...
@@ -57,6 +62,18 @@ def load_policy(
         SettingError: if the agent has no such actions.
     """
     return _agent_of(loaded).load_policy(loaded, torch.device(device), actions)
+
+
+def deterministic_network(loaded: Checkpoint) -> tuple[nn.Module, ViewConfig]:
+    """A policy's deterministic action as a network, and the view that the policy was trained with.
+
+    The network takes observations, uint8 (batch, *view.obs_shape), and gives actions, float32 (batch, 3) in [-1, 1].
+    It is on the CPU, and its parameters need no gradients.
+
+    Raises:
+        CheckpointError: if the checkpoint holds no policy of a known agent.
+    """
+    return _agent_of(loaded).deterministic_network(loaded)
 
 
 def policy_only(loaded: Checkpoint) -> Checkpoint:

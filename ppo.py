@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
 from car_racing import Frame
@@ -341,6 +342,33 @@ def load_policy(
         networks.action_dist.deterministic_action = actions
     policy = policy_of(networks.to(device), deterministic=actions != "sampled")
     return policy, _policy_config(checkpoint).view
+
+
+class DeterministicNetwork(nn.Module):
+    """What SB3's policy does with a batch of observations when it is asked for the deterministic action.
+
+    Args:
+        networks: the policy.
+    """
+
+    def __init__(self, networks: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.networks = networks.requires_grad_(False)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """Actions, float32 (batch, 3) in [-1, 1], for observations, uint8 (batch, channels, height, width)."""
+        networks = self.networks
+        # Not through SB3's distributions: a Gaussian checks its numbers, which cannot be recorded.
+        features = BasePolicy.extract_features(networks, obs, networks.pi_features_extractor)
+        raw_params = networks.action_net(networks.mlp_extractor.forward_actor(features))
+        if isinstance(networks, BetaActorCriticPolicy):
+            return networks.action_dist.actions_from_params(raw_params, deterministic=True)
+        return raw_params.clamp(-1.0, 1.0)  # the mean
+
+
+def deterministic_network(checkpoint: Checkpoint) -> tuple[nn.Module, ViewConfig]:
+    """The deterministic action of `load_policy` for a whole batch, on the CPU, and the view; raises the same."""
+    return DeterministicNetwork(load_networks(checkpoint)), _policy_config(checkpoint).view
 
 
 def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:

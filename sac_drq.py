@@ -303,6 +303,10 @@ class PolicyNetworks(nn.Module):
         self.actor = copy.deepcopy(actor)
         self.requires_grad_(False)
 
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """Deterministic actions (batch, action_dim) for pixels, uint8 (batch, channels, height, width)."""
+        return torch.tanh(self.actor(self.encoder(normalize_pixels(obs, torch.float32)))[0])
+
 
 class SACAgent:
     """Soft actor-critic on randomly shifted observations.
@@ -691,12 +695,14 @@ def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     return agent
 
 
-def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The part of a checkpoint's state that `load_policy` needs.
+def deterministic_network(checkpoint: Checkpoint) -> tuple[nn.Module, ViewConfig]:
+    """The deterministic action of `load_policy` for a whole batch, on the CPU, and the view; raises the same."""
+    agent = load_agent(checkpoint, torch.device("cpu"))
+    return agent.ema_policy or PolicyNetworks(agent.critic.encoder, agent.actor), agent.config.view
 
-    Raises:
-        CheckpointError: if it is not there.
-    """
+
+def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The part of a checkpoint's state that `load_policy` needs; raises CheckpointError if it is not there."""
     agent = load_agent(checkpoint, torch.device("cpu"))
     return {"agent": {name: network.state_dict() for name, network in agent.saved_networks.items()}}
 

@@ -60,6 +60,9 @@ class RegisteredView(gym.Wrapper, RecordConstructorArgs):
         SettingError: if one is out of its range.
     """
 
+    # Gymnasium looks here which modes there are, and adds `rgb_array_list` to them, before it makes the environment.
+    metadata = FastCarRacing.metadata
+
     def __init__(self, render_mode: str | None = None, **view: Any) -> None:
         known = [field.name for field in fields(ViewConfig)]
         unknown = sorted(set(view) - set(known))
@@ -67,6 +70,7 @@ class RegisteredView(gym.Wrapper, RecordConstructorArgs):
             raise TypeError(f"unknown: {', '.join(unknown)}; the keyword arguments are render_mode, {', '.join(known)}")
         RecordConstructorArgs.__init__(self, render_mode=render_mode, **view)
         gym.Wrapper.__init__(self, _seen(ViewConfig(**view), render_mode))
+        self.metadata = self.env.metadata
 
 
 class Spectator(gym.Wrapper):

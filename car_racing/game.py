@@ -52,8 +52,8 @@ class FastCarRacing(CarRacing):
     """CarRacing-v3 whose observation is drawn straight at the agent's size, forty times faster.
 
     Physics, rewards, tracks, random numbers and `render()` are the inherited ones; `QuickCar` does the car's arithmetic
-    with results equal to the last bit. Only the observation is drawn by `renderer`: uint8 (84, 84), grey, or
-    (84, 84, 3), RGB, close to the stock picture shrunk to that size.
+    with results equal to the last bit. Only the observation is drawn by `renderer`: uint8 (84, 84), grey, (84, 84, 1)
+    with `keep_dim`, or (84, 84, 3), RGB, close to the stock picture shrunk to that size.
 
     `reset(options={"mirrored": True})` lays out the mirror image of the track, which runs clockwise.
 
@@ -66,6 +66,8 @@ class FastCarRacing(CarRacing):
         draws_every_frame: draw the observation of each `step`, as any user of an environment expects. Without it `step`
             returns an empty picture, and the current one is drawn when `observe` asks: inside an action repeat nobody
             looks.
+        keep_dim: give grey observations a channel axis, as Gymnasium's `GrayscaleObservation(keep_dim=True)` does and
+            Stable-Baselines3's `CnnPolicy` and `VecFrameStack` need it. `observe` returns pictures without one.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class FastCarRacing(CarRacing):
         continuous: bool = True,
         grayscale: bool = True,
         draws_every_frame: bool = True,
+        keep_dim: bool = False,
     ) -> None:
         super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
         EzPickle.__init__(
@@ -88,9 +91,11 @@ class FastCarRacing(CarRacing):
             continuous,
             grayscale,
             draws_every_frame,
+            keep_dim,
         )
         shape = (FRAME_SIZE, FRAME_SIZE) if grayscale else (FRAME_SIZE, FRAME_SIZE, 3)
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self._obs_shape = (FRAME_SIZE, FRAME_SIZE, 1) if grayscale and keep_dim else shape
+        self.observation_space = spaces.Box(0, 255, self._obs_shape, np.uint8)
         self._renderer = FrameRenderer(grayscale)
         self._draws_every_frame = draws_every_frame
         self._not_drawn = np.zeros(shape, np.uint8)
@@ -172,4 +177,5 @@ class FastCarRacing(CarRacing):
             return super()._render(mode)
         # The stock step draws before it takes the frame's 0.1 off the score that the picture shows.
         self._shown_reward = self.reward
-        return self.observe() if self._draws_every_frame else self._not_drawn.copy()
+        picture = self.observe() if self._draws_every_frame else self._not_drawn.copy()
+        return picture.reshape(self._obs_shape)

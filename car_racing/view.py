@@ -37,6 +37,7 @@ class AgentView(gym.Wrapper):
     Reward: the sum over the frames of the step. A step ends early where the episode does.
 
     `info["frames"]` says how many frames the step took. Of a `FastCarRacing` only the last frame of a step is drawn.
+    `metadata["render_fps"]` is the game's divided by the action repeat: what renders once a step plays at its speed.
 
     Args:
         env: CarRacing-v3 with its time limit; a `FastCarRacing`, or Gymnasium's own.
@@ -48,6 +49,7 @@ class AgentView(gym.Wrapper):
         self.config = config
         self.observation_space = spaces.Box(0, 255, config.obs_shape, np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / config.action_repeat}
         self._stack = np.zeros(config.obs_shape, dtype=np.uint8)
         self._channels = config.obs_shape[0] // config.frame_stack
 

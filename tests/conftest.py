@@ -4,6 +4,8 @@ import functools
 import hashlib
 import os
 import signal
+import sys
+from types import ModuleType
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # Tests run beside each other; threads that wait for work would spin on the cores that others need.
@@ -38,6 +40,27 @@ def pytest_terminal_summary(terminalreporter):
 def aim_is_well(monkeypatch):
     """Forget an earlier test's failure of Aim, which would make a script exit by `os._exit`."""
     monkeypatch.setattr(AimTracker, "has_failed", False)
+
+
+@pytest.fixture
+def films(monkeypatch):
+    """What moviepy is given, which Gymnasium and SB3 film with and this project does not require.
+
+    A list with (number of frames, channels, frames a second) of each film.
+    """
+    films = []
+
+    class Clip:
+        def __init__(self, frames, fps):
+            films.append((len(frames), frames[0].shape[2], fps))
+
+        def write_videofile(self, path, **kwargs):
+            assert path.endswith(".mp4")
+
+    for name in ("moviepy", "moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["moviepy.video.io.ImageSequenceClip"], "ImageSequenceClip", Clip, raising=False)
+    return films
 
 
 # The replay buffer has wrapped around at the end; PPO has made three iterations.

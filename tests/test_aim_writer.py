@@ -6,20 +6,28 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from threading import Thread, Timer
 
 import aim
 import gymnasium as gym
 import matplotlib.figure
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from aim.storage.context import Context
 from gymnasium import spaces
-from stable_baselines3 import PPO
+from gymnasium.vector import AsyncVectorEnv
+from sb3_contrib import TRPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Video, configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -27,14 +35,22 @@ import aim_writer
 from aim_writer import EPISODE_METRICS, AimEpisodeCallback, AimTracker, AimWriter, split_key
 from beta_policy import BetaActorCriticPolicy
 from car_racing import ViewConfig, make_env
+from process import lock_directory
 from tests.helpers import UPDATE_METRICS, read_closed, read_metrics
 
 ROOT = Path(__file__).parent.parent
+GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    """A repository that tests share, each with runs of its own: to make one takes seconds."""
+    return tmp_path_factory.mktemp("repo")
 
 
 @pytest.fixture
-def tracker(tmp_path):
-    tracker = AimTracker(str(tmp_path), "test", {})
+def tracker(repo):
+    tracker = AimTracker(repo, "test", {})
     yield tracker
     tracker.close("finished")
 
@@ -63,6 +79,12 @@ def test_scalars_of_every_kind_arrive_as_numbers(tracker):
         "train/numpy_int": np.int64(4),
         "train/array_of_one": np.array([5.5]),
         "train/torch": torch.tensor(6.5, requires_grad=True),
+        "train/bfloat16": torch.tensor(1.25, dtype=torch.bfloat16),
+        "train/float8": torch.tensor([1.5]).to(torch.float8_e4m3fn),
+        "train/float16": torch.tensor(0.5, dtype=torch.float16, requires_grad=True),
+        "train/jax_bfloat16": ml_dtypes.bfloat16(2.25),
+        "train/fraction": Fraction(1, 4),
+        "train/long": 10**30,
         "plain": 7.0,
         "a/b/c": 8.0,
     }
@@ -77,6 +99,12 @@ def test_scalars_of_every_kind_arrive_as_numbers(tracker):
         ("numpy_int", "train"): {10: 4.0},
         ("array_of_one", "train"): {10: 5.5},
         ("torch", "train"): {10: 6.5},
+        ("bfloat16", "train"): {10: 1.25},
+        ("float8", "train"): {10: 1.5},
+        ("float16", "train"): {10: 0.5},
+        ("jax_bfloat16", "train"): {10: 2.25},
+        ("fraction", "train"): {10: 0.25},
+        ("long", "train"): {10: 1e30},
         ("plain", None): {10: 7.0},
         ("b/c", "a"): {10: 8.0},
     }
@@ -98,6 +126,32 @@ def test_values_that_are_not_finite_are_seen(tracker):
     }
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        1 + 2j,
+        np.complex64(3),
+        torch.tensor(2 - 1j).conj(),
+        np.ma.masked,
+        np.ma.array(4.0, mask=True),
+        torch.tensor(float("nan"), dtype=torch.bfloat16),
+        torch.tensor(float("nan")).to(torch.float8_e5m2),
+    ],
+    ids=["complex", "complex64", "complex tensor", "masked", "masked array", "bfloat16", "float8"],
+)
+def test_numbers_that_no_chart_can_show_are_left_out_like_nan(tracker, caplog, value):
+    tracker.track(value, "loss", 1)
+    assert read_metrics(tracker._run) == {("loss_nonfinite", None): {1: 1.0}}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", [np.datetime64("2020-01-01"), np.timedelta64(3), np.array("1.5"), b"1", [1, None]])
+def test_what_is_no_number_is_not_tracked_as_one(tracker, caplog, value):
+    tracker.track(value, "odd", 1)
+    assert read_metrics(tracker._run) == {}
+    assert "did not take 'odd'" in caplog.text
+
+
 def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
     pixels = np.zeros((3, 10, 12), np.uint8)
     pixels[0] = 255
@@ -109,6 +163,8 @@ def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
         "m/text": "hello",
         "m/array": np.arange(100.0),
         "m/tensor": torch.tensor([1.0, float("nan"), 3.0]),
+        "m/bfloat16": torch.ones(5, dtype=torch.bfloat16),
+        "m/masked": np.ma.array([1, 2, 3, 4], mask=[0, 1, 1, 0]),
         "m/figure": Figure(figure, close=True),
         "m/chw": Image(pixels, "CHW"),
         "m/hwc": Image(pixels.transpose(1, 2, 0), "HWC"),
@@ -121,7 +177,9 @@ def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
     assert first_of(run, "text", "text").data == "hello"
     assert first_of(run, "distribution", "array").weights.sum() == 100
     assert first_of(run, "distribution", "tensor").weights.sum() == 2
-    assert read_metrics(run) == {("tensor_nonfinite", "m"): {3: 1.0}}
+    assert first_of(run, "distribution", "bfloat16").weights.sum() == 5
+    assert first_of(run, "distribution", "masked").weights.sum() == 2
+    assert read_metrics(run) == {("tensor_nonfinite", "m"): {3: 1.0}, ("masked_nonfinite", "m"): {3: 1.0}}
     for name in ("chw", "hwc", "nchw_float"):
         picture = np.asarray(first_of(run, "image", name).to_pil_image())
         np.testing.assert_array_equal(picture, pixels.transpose(1, 2, 0))
@@ -130,8 +188,8 @@ def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
     assert first_of(run, "image", "video").to_pil_image().n_frames == 5
 
 
-def test_hparams_of_sb3_join_the_runs(tmp_path):
-    with AimTracker(str(tmp_path), "test", {"hparams": {"seed": 1}}) as tracker:
+def test_hparams_of_sb3_join_the_runs(repo):
+    with AimTracker(repo, "test", {"hparams": {"seed": 1}}) as tracker:
         AimWriter(tracker).write({"hparam": HParam({"lr": 0.1}, {"eval/score": 5.0})}, {}, step=2)
         assert tracker._run["hparams"] == {"seed": 1, "lr": 0.1}
         assert read_metrics(tracker._run) == {("score", "eval"): {2: 5.0}}
@@ -153,17 +211,17 @@ def test_parameters_of_any_type_are_stored_plainly(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "status"), [(None, "finished"), (RuntimeError, "failed")])
-def test_how_a_run_ended_is_on_it(tmp_path, error, status):
+def test_how_a_run_ended_is_on_it(repo, error, status):
     run_hash = None
     try:
-        with AimTracker(str(tmp_path), "test", {}) as tracker:
+        with AimTracker(str(repo), "test", {}) as tracker:
             run_hash = tracker.run_hash
             assert tracker._run["status"] == "running"
             if error:
                 raise error
     except RuntimeError:
         pass
-    run = read_closed(tmp_path, run_hash)
+    run = read_closed(repo, run_hash)
     assert run["status"] == status
     assert run.end_time is not None
 
@@ -234,17 +292,17 @@ SECOND_PROCESS = (
 )
 
 
-def test_a_second_writer_leaves_a_live_run_alone(tracker, tmp_path):
+def test_a_second_writer_leaves_a_live_run_alone(tracker, repo):
     """Aim itself would refuse the second one too, but only after it took away the first one's lock and progress."""
 
     def files_of_run():
-        paths = [path for path in (tmp_path / ".aim").rglob(f"*{tracker.run_hash}*") if path.is_file()]
+        paths = [path for path in (repo / ".aim").rglob(f"*{tracker.run_hash}*") if path.is_file()]
         # The first one goes on reporting its progress, under a name that counts.
         return sorted(re.sub(r"-\d+-progress-.*", "-progress", str(path)) for path in paths)
 
     tracker.track(1.0, "x", 1)
     files = files_of_run()
-    command = [sys.executable, "-c", SECOND_PROCESS, str(ROOT), str(tmp_path), tracker.run_hash]
+    command = [sys.executable, "-c", SECOND_PROCESS, str(ROOT), str(repo), tracker.run_hash]
     second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "another process is writing run" in second.stderr
     assert files == files_of_run()
@@ -252,22 +310,116 @@ def test_a_second_writer_leaves_a_live_run_alone(tracker, tmp_path):
     assert read_metrics(tracker._run) == {("x", None): {1: 1.0, 2: 2.0}}
 
 
-def test_a_run_whose_process_was_killed_can_be_resumed(tmp_path):
+def test_a_run_whose_process_was_killed_can_be_resumed(repo):
     code = SECOND_PROCESS.split("\n")[0] + (
         "\nimport os, signal\n"
         "tracker = AimTracker(sys.argv[2], 'test', {}); tracker.track(1.0, 'x', 1)\n"
         "print(tracker.run_hash, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, str(ROOT), str(repo)], capture_output=True, text=True, timeout=120, check=False
     )
     run_hash = killed.stdout.strip()
-    with AimTracker(str(tmp_path), "test", {}, run_hash) as resumed:
+    with AimTracker(str(repo), "test", {}, run_hash) as resumed:
         assert resumed.run_hash == run_hash
         resumed.track(2.0, "x", 2)
-    run = read_closed(tmp_path, run_hash)
+    run = read_closed(repo, run_hash)
     assert read_metrics(run) == {("x", None): {1: 1.0, 2: 2.0}}
     assert run["status"] == "finished"
+
+
+def test_a_process_forked_meanwhile_keeps_no_hold_on_the_run(repo, caplog):
+    """Gymnasium's asynchronous environments are forks of this process."""
+    tracker = AimTracker(repo, "test", {})
+    run_hash = tracker.run_hash
+    envs = AsyncVectorEnv([Corridor])
+    try:
+        tracker.close("stopped")
+        with AimTracker(repo, "test", {}, run_hash) as resumed:
+            assert resumed.run_hash == run_hash
+            resumed.track(1.0, "x", 1)
+            assert read_metrics(resumed._run) == {("x", None): {1: 1.0}}
+    finally:
+        envs.close()
+    assert "another process" not in caplog.text
+
+
+@pytest.fixture
+def locked_database(repo):
+    """The repository's database, held as another process would hold it for a moment."""
+    AimTracker(repo, "first", {}).close("finished")
+    with closing(sqlite3.connect(repo / ".aim" / "run_metadata.sqlite", check_same_thread=False)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield database
+
+
+def test_a_database_that_is_locked_at_the_start_is_waited_for(repo, locked_database, caplog):
+    Timer(0.5, locked_database.rollback).start()
+    with AimTracker(repo, "test", {}) as tracker:
+        assert tracker.run_hash is not None
+    assert not caplog.records
+
+
+def test_a_database_that_is_locked_for_longer_is_tried_again_later(repo, locked_database, monkeypatch, caplog):
+    monkeypatch.setattr(aim_writer, "DATABASE_WAIT_S", 0.1)
+    monkeypatch.setattr(aim_writer, "DATABASE_WAIT_LATER_S", 0.1)
+    monkeypatch.setattr(aim_writer, "RETRY_INTERVAL_S", 0.0)
+    runs = set(aim.Repo.from_path(str(repo)).list_all_runs())
+    tracker = AimTracker(repo, "patient", {"hparams": {"seed": 1}})
+    tracker.track(1.0, "x", 1)
+    assert tracker.run_hash is None
+    tracker.set_param("later", 2)
+    locked_database.rollback()
+    tracker.track(2.0, "x", 2)
+    run = tracker._run
+    assert (run.name, run["hparams"], run["later"], run["status"]) == ("patient", {"seed": 1}, 2, "running")
+    assert read_metrics(run) == {("x", None): {2: 2.0}}
+    assert set(aim.Repo.from_path(str(repo)).list_all_runs()) - runs == {tracker.run_hash}, "a try has left half a run"
+    tracker.close("finished")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "could not be opened (OperationalError: database is locked)" in said[0]
+    assert "is open now" in said[1]
+
+
+def test_between_two_tries_there_is_time(repo, locked_database, monkeypatch):
+    monkeypatch.setattr(aim_writer, "DATABASE_WAIT_S", 0.1)
+    tracker = AimTracker(repo, "test", {})
+    locked_database.rollback()
+    tracker.track(1.0, "x", 1)
+    assert tracker.run_hash is None
+    monkeypatch.setattr(tracker, "_next_try", time.monotonic())
+    tracker.close("finished")
+    tracker.track(1.0, "x", 1)
+    assert tracker.run_hash is None, "a closed tracker opens nothing"
+
+
+def test_a_directory_that_a_training_has_locked_can_be_the_repository(tmp_path):
+    """A training locks the directory of its checkpoints, which may be the repository's too."""
+    with lock_directory(tmp_path):
+        hashes = []
+        opening = Thread(target=lambda: hashes.append(AimTracker(tmp_path, "test", {}).run_hash), daemon=True)
+        opening.start()
+        opening.join(60.0)
+    assert len(hashes) == 1, "it hangs"
+    assert hashes[0] is not None
+
+
+@pytest.mark.parametrize("address", ["http://localhost:53800", "s3://bucket", "AIM://localhost:53800", "", 5])
+def test_an_address_of_another_kind_is_no_directory(tmp_path, monkeypatch, caplog, address):
+    monkeypatch.chdir(tmp_path)
+    tracker = AimTracker(address, "test", {})
+    tracker.track(1.0, "x", 1)
+    assert tracker.run_hash is None
+    assert len(caplog.records) == 1
+    assert "could not be opened" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_directory_is_known_by_its_short_name(repo, monkeypatch):
+    monkeypatch.setenv("HOME", str(repo.parent))
+    with AimTracker(f"~/{repo.name}", "test", {}) as tracker:
+        assert tracker.run_hash in set(aim.Repo.from_path(str(repo)).list_all_runs())
 
 
 def is_listening(port):
@@ -467,3 +619,57 @@ def test_an_episode_of_the_game_has_every_key_that_is_tracked():
     for _ in range(2):
         *_, info = env.step(np.array([0.0, -1.0, 1.0], np.float32))
     assert set(EPISODE_METRICS) <= set(info["episode"])
+
+
+SMALL_OFF_POLICY = {"learning_starts": 10, "batch_size": 8, "buffer_size": 100}
+
+
+class Goals(Corridor):
+    """The same, with a goal to reach, for hindsight experience replay."""
+
+    observation_space = spaces.Dict(dict.fromkeys(GOAL_KEYS, Corridor.observation_space))
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset()
+        return dict.fromkeys(GOAL_KEYS, obs), info
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return dict.fromkeys(GOAL_KEYS, obs), *rest
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        return np.zeros(len(achieved_goal))
+
+
+class Discrete(Corridor):
+    action_space = spaces.Discrete(2)
+
+
+def hindsight_sac(env, **kwargs):
+    return SAC("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make_model", "env", "losses"),
+    [
+        (partial(SAC, "MlpPolicy"), Corridor, {"actor_loss", "critic_loss", "ent_coef"}),
+        (partial(TD3, "MlpPolicy"), Corridor, {"actor_loss", "critic_loss"}),
+        (partial(DQN, "MlpPolicy"), Discrete, {"loss"}),
+        (hindsight_sac, Goals, {"actor_loss", "critic_loss", "ent_coef"}),
+        (partial(A2C, "MlpPolicy", n_steps=5), Corridor, {"policy_loss", "value_loss"}),
+        (partial(TRPO, BetaActorCriticPolicy, n_steps=6, batch_size=6), Corridor, {"policy_objective", "value_loss"}),
+    ],
+    ids=["SAC", "TD3", "DQN", "HER", "A2C", "TRPO"],
+)
+def test_other_algorithms_write_through_it(tracker, caplog, make_model, env, losses):
+    is_off_policy = losses & {"critic_loss", "loss"}
+    model = make_model(DummyVecEnv([env, env]), device="cpu", **(SMALL_OFF_POLICY if is_off_policy else {}))
+    callback = AimEpisodeCallback(AimWriter(tracker))
+    model.learn(36, callback=callback, log_interval=1)
+    series = read_metrics(tracker._run)
+    assert series["return", "episode"] == dict.fromkeys(range(1, callback.n_episodes + 1), 3.5)
+    assert callback.n_episodes >= 12
+    for name in losses:
+        assert series[name, "train"], name
+    assert max(series["n_updates", "train"]) > max(series["total_timesteps", "time"]), "the last update is missing"
+    assert not caplog.records

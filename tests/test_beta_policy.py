@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.distributions import AffineTransform, Beta, Independent, TransformedDistribution, kl_divergence
 from torch.nn import functional as F
@@ -220,10 +223,17 @@ class Target(gym.Env):
         return self.obs, -float(np.abs(action - self.obs[:3]).sum()), True, False, {}
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C])
-def test_sb3_algorithms_learn_with_it(algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "total", "kwargs"),
+    [
+        (PPO, 12_000, {"n_steps": 32, "batch_size": 64}),
+        (A2C, 12_000, {"n_steps": 8}),
+        (TRPO, 2_000, {"n_steps": 32, "batch_size": 256, "target_kl": 0.05, "n_critic_updates": 1}),
+    ],
+    ids=["PPO", "A2C", "TRPO"],
+)
+def test_sb3_algorithms_learn_with_it(algorithm, total, kwargs):
     env = make_vec_env(Target, n_envs=8, seed=0, vec_env_cls=DummyVecEnv)
-    kwargs = {"n_steps": 32, "batch_size": 64} if algorithm is PPO else {"n_steps": 8}
     model = algorithm(BetaActorCriticPolicy, env, seed=0, learning_rate=3e-3, device="cpu", **kwargs)
     rng = np.random.default_rng(1)
     obs = rng.uniform(-0.9, 0.9, (500, 5)).astype(np.float32)
@@ -233,7 +243,7 @@ def test_sb3_algorithms_learn_with_it(algorithm):
         return np.abs(actions - obs[:, :3]).sum(axis=1).mean()
 
     before = error()
-    model.learn(12_000)
+    model.learn(total)
     assert error() < 0.6 * before
 
 
@@ -245,6 +255,84 @@ def test_ppo_saves_and_loads_with_it(tmp_path):
     loaded = PPO.load(tmp_path / "model")
     obs = np.zeros((3, 5), np.float32)
     np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
+
+
+class Parts(gym.Env):
+    """Observations and actions of the kinds that other people's environments have; an episode is three steps."""
+
+    def __init__(self, observation_space, action_dtype=np.float32):
+        self.observation_space = observation_space
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), action_dtype)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        return self.observation_space.sample(), float(action[0]), self.steps == 3, False, {}
+
+
+PICTURES_AND_VECTORS = spaces.Dict(
+    {"picture": spaces.Box(0, 255, (1, 36, 36), np.uint8), "vector": VECTORS, "gear": spaces.Discrete(4)}
+)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, TRPO])
+@pytest.mark.parametrize(
+    ("observation_space", "action_dtype"),
+    [
+        (PICTURES_AND_VECTORS, np.float32),
+        (spaces.Box(-1.0, 1.0, (5,), np.float64), np.float64),
+        (spaces.Box(-1.0, 1.0, (2, 3, 4), np.float32), np.float32),
+        (spaces.Discrete(6), np.float32),
+        (spaces.MultiBinary(4), np.float32),
+    ],
+    ids=["Dict", "float64", "blocks", "Discrete", "MultiBinary"],
+)
+def test_it_takes_the_spaces_that_sb3s_own_policy_takes(tmp_path, algorithm, observation_space, action_dtype):
+    env = DummyVecEnv([lambda: Parts(observation_space, action_dtype)] * 2)
+    kwargs = {"n_steps": 8} if algorithm is A2C else {"n_steps": 8, "batch_size": 8}
+    extractor = CombinedExtractor if isinstance(observation_space, spaces.Dict) else FlattenExtractor
+    policy_kwargs = {"features_extractor_class": extractor, "net_arch": [8]}
+    model = algorithm(BetaActorCriticPolicy, env, policy_kwargs=policy_kwargs, device="cpu", **kwargs)
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn(32)
+    after = list(model.policy.parameters())
+    assert all(parameter.isfinite().all() for parameter in after)
+    assert not all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    obs = env.reset()
+    actions, _ = model.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], actions)
+    assert actions.shape == (2, 2)
+    assert (np.abs(actions) < 1.0).all()
+
+
+def test_features_of_a_dict_are_the_ones_that_sb3_would_take():
+    kwargs = {"features_extractor_class": CombinedExtractor, "net_arch": [8]}
+    torch.manual_seed(8)
+    policy = make_policy(PICTURES_AND_VECTORS, **kwargs)
+    torch.manual_seed(8)
+    sb3 = ActorCriticPolicy(PICTURES_AND_VECTORS, ACTIONS, lambda _: 3e-4, **kwargs)
+    sb3.features_extractor.load_state_dict(policy.features_extractor.state_dict())
+    rows = [PICTURES_AND_VECTORS.sample() for _ in range(3)]
+    obs, _ = policy.obs_to_tensor({name: np.stack([row[name] for row in rows]) for name in PICTURES_AND_VECTORS})
+    torch.testing.assert_close(policy.extract_features(obs), sb3.extract_features(obs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_actions_of_another_precision_than_the_network_have_a_log_prob(raw_params, dtype):
+    actions = torch.tensor([[-1.0, 0.25, 1.0]], dtype=dtype).expand(64, 3)
+    for raw in (raw_params, raw_params.float()):
+        log_prob = wrapper(raw).log_prob(actions)
+        assert torch.isfinite(log_prob).all()
+    inside = torch.full((64, 3), 0.25, dtype=dtype)
+    expected = reference(raw_params)[1].log_prob(inside.double())
+    torch.testing.assert_close(wrapper(raw_params.float()).log_prob(inside).double(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_two_seeded_runs_are_equal():

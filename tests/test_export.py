@@ -3,10 +3,13 @@
 import ast
 import dataclasses
 import re
+import sys
 
 import gymnasium as gym
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from stable_baselines3 import PPO
 
 import checkpoint
@@ -54,6 +57,74 @@ def test_the_message_names_the_environment_that_the_policy_was_trained_with(tmp_
         np.testing.assert_array_equal(found, expected)
 
 
+def run_onnx(path, obs):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["action"], {"obs": obs})[0]
+
+
+def run_torchscript(path, obs):
+    return torch.jit.load(path)(torch.from_numpy(obs)).numpy()
+
+
+RUNTIMES = {".onnx": run_onnx, ".pt": run_torchscript}
+
+
+def saved_policies(directory):
+    """Checkpoints of every kind of policy, whose weights are so far from 0 that its actions differ."""
+    for name, save, config in (
+        ("beta", save_ppo, SMALL_PPO),
+        ("mode", save_ppo, dataclasses.replace(OTHER_VIEW, deterministic_action="mode")),
+        ("gaussian", save_ppo, dataclasses.replace(SMALL_PPO, use_gaussian=True)),
+        ("sac", save_sac, SMALL_SAC),
+        ("sac_latest", save_sac, dataclasses.replace(SMALL_SAC, ema_tau=1.0, encoder="drq")),
+    ):
+        loaded = checkpoint.load(save(directory, name, config))
+        if save is save_ppo:
+            loaded.state["policy"]["action_net.weight"].mul_(20.0)
+        yield checkpoint.load(checkpoint.save(directory, f"{name}_far", loaded.meta, loaded.state))
+
+
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
+@pytest.mark.parametrize("ending", list(RUNTIMES))
+def test_a_policy_as_onnx_or_torchscript_acts_the_same_in_batches_of_any_size(tmp_path, ending):
+    for loaded in saved_policies(tmp_path):
+        target = tmp_path / "new" / f"{loaded.path.name}{ending}"
+        run_export(loaded.path, target)
+        assert [file.name for file in target.parent.iterdir()] == [target.name]
+        policy, view = load_policy(loaded)
+        obs = np.random.default_rng(0).integers(0, 256, (7, *view.obs_shape), np.uint8)
+        expected = np.stack([policy(single) for single in obs])
+        assert np.ptp(expected, axis=0).max() > 0.05, "the actions are all alike"
+        for n in (7, 1):
+            actions = RUNTIMES[ending](target, obs[:n])
+            assert (actions.dtype, actions.shape) == (np.float32, (n, 3))
+            # PyTorch's own action for a batch is off as much from the one for a single observation.
+            np.testing.assert_allclose(actions, expected[:n], atol=2e-6, rtol=0)
+        target.unlink()
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt"])
+def test_what_is_said_of_onnx_and_torchscript_runs_as_it_is(tmp_path, ending):
+    path = save_ppo(tmp_path, "best", OTHER_VIEW)
+    said = run_export(path, tmp_path / f"policy{ending}")
+    *setup, last = [line.strip() for line in said.splitlines()[1:]]
+    names = {"gymnasium": gym, "onnxruntime": onnxruntime, "torch": torch}
+    exec("\n".join(setup), names)
+    names["obs"], _ = names["env"].reset(seed=3)
+    exec(last, names)
+    expected = load_policy(checkpoint.load(path))[0](names["obs"])
+    np.testing.assert_allclose(names["action"], expected, atol=2e-6, rtol=0)
+    assert names["env"].action_space.contains(names["action"])
+
+
+def test_without_onnx_it_is_said_what_to_install(tmp_path, monkeypatch):
+    path = save_ppo(tmp_path, "best")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SettingError, match=r"policy.onnx needs the package onnx; install it: .* -m pip install onnx$"):
+        run_export(path, tmp_path / "policy.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["best"]
+    run_export(path, tmp_path / "policy.pt")
+
+
 @pytest.mark.parametrize(("save", "config"), [(save_ppo, SMALL_PPO), (save_sac, SMALL_SAC)], ids=["ppo", "sac"])
 def test_a_directory_holds_the_policy_and_nothing_else(tmp_path, save, config):
     small = checkpoint.load(save(tmp_path, "small", config))
@@ -78,6 +149,16 @@ def test_a_recipe_holds_the_settings(tmp_path, save, config):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.toml", "trained"]
 
 
+def test_endings_in_capitals_are_the_same(tmp_path):
+    path = save_ppo(tmp_path, "best")
+    run_export(path, tmp_path / "policy.ZIP")
+    assert PPO.load(tmp_path / "policy.ZIP").policy.action_space.shape == (3,)
+    run_export(path, tmp_path / "mine.TOML")
+    assert recipe.read(str(tmp_path / "mine.TOML")).agent == "ppo"
+    run_export(path, tmp_path / "policy.PT")
+    assert run_torchscript(tmp_path / "policy.PT", np.zeros((2, *SMALL_PPO.view.obs_shape), np.uint8)).shape == (2, 3)
+
+
 def test_an_older_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     path = save_ppo(tmp_path, "best")
     target = tmp_path / "policy.zip"
@@ -97,14 +178,14 @@ def test_an_older_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
 def test_no_link_is_written_through(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    for name in ("policy.zip", "mine.toml"):
+    for name in ("policy.zip", "mine.toml", "policy.onnx", "policy.pt"):
         (tmp_path / name).symlink_to(precious)
         run_export(save_ppo(tmp_path, "best"), tmp_path / name)
         assert precious.read_text() == "mine"
         assert not (tmp_path / name).is_symlink()
 
 
-@pytest.mark.parametrize("name", ["policy.onnx", "policy.pt", "policy.ZIP", "policy.tar.gz"])
+@pytest.mark.parametrize("name", ["policy.pth", "policy.safetensors", "policy.tar.gz"])
 def test_endings_without_an_export_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     ending = "." + name.rpartition(".")[2]
@@ -128,7 +209,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="does not hold a SAC "):
         run_export(sac, tmp_path / "policy")
     path = save_ppo(tmp_path, "best")
-    for target in ("/proc/policy.zip", "/proc/policy", "/proc/policy.toml"):
+    for target in ("/proc/policy.zip", "/proc/policy", "/proc/policy.toml", "/proc/policy.onnx", "/proc/policy.pt"):
         with pytest.raises(SettingError, match="--to /proc"):
             run_export(path, target)
     with pytest.raises(SettingError, match="is there already"):
