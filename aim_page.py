@@ -29,7 +29,6 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paths import check_path, path_from
-from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 
 # The page listens here and nowhere else.
