@@ -14,7 +14,7 @@ import startup
 from startup import STOP_SIGNALS, UnfailingFile, _unfailing_text, one_line, unwinding_on_stop
 from tests.helpers import ROOT, finish, start
 
-SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py")
+SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py", "aim_page.py")
 
 
 def run_script(tmp_path, body, shell="", **env):
@@ -175,19 +175,22 @@ def test_a_stop_unwinds_what_is_half_done_undisturbed(number):
 
 
 def test_a_tied_command_ends_with_the_process_that_started_it():
-    parent_code = (
+    code = (
         "import os, subprocess, sys, time; "
-        f"tied = [sys.executable, '-I', {str(ROOT / 'end_with_parent.py')!r}, str(os.getpid()), '/bin/sleep', '100']; "
-        "print(subprocess.Popen(tied).pid, flush=True); time.sleep(100)"
+        f"subprocess.Popen([sys.executable, '-I', {str(ROOT / 'end_with_parent.py')!r}, str(os.getpid()), "
+        "'/bin/sleep', '100']); time.sleep(100)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True)
-    tied = psutil.Process(int(parent.stdout.readline()))
+    parent = psutil.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
-    while tied.name() != "sleep" and time.monotonic() < deadline:
-        time.sleep(0.02)
+    family = []
+    while not any(child.name() == "sleep" for child in family) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        family = parent.children(recursive=True)
     parent.kill()
-    parent.communicate()
-    assert psutil.wait_procs([tied], timeout=10)[1] == []
+    parent.wait()
+    assert family
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_command_whose_parent_is_gone_already_is_not_run():
