@@ -120,12 +120,12 @@ def from_checkpoint(loaded: Checkpoint, config_class: type, total: str) -> Recip
     meta = loaded.meta
     try:
         configs = [saved_settings(config_class, saved) for saved in meta.get(STAGES, [meta["config"]])]
+        first = configs[0]
         name, agent, intervals = str(meta["run_name"]), str(meta[AGENT]), dict(meta.get("intervals", {}))
-    except (SettingError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SettingError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{loaded.path} does not hold its run's settings ({_first_line(error)})") from None
     if len(configs) == 1:
-        return Recipe(name, agent, {**configs[0], **intervals})
-    first = configs[0]
+        return Recipe(name, agent, {**first, **intervals})
     common = {key for key in first if key != total and all(config[key] == first[key] for config in configs)}
     stages = tuple(
         {STEPS: config[total], **{key: config[key] for key in config if key != total and key not in common}}

@@ -38,7 +38,9 @@ BOUNDED = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-# A training is resumed for each of these.
+# For each of these, checkpoints are read.
+MANY = settings(BOUNDED, max_examples=40)
+# For each of these, a training is resumed.
 SLOW = settings(BOUNDED, max_examples=12, phases=[Phase.generate])
 
 ODD_NUMBERS = (
@@ -224,7 +226,7 @@ def test_odd_manifests(script, whole_run, place, monkeypatch):
     manifest = (odd / checkpoint.MANIFEST).read_text()
     monkeypatch.setattr(sys, "argv", [script])
 
-    @BOUNDED
+    @MANY
     @given(changes())
     def check(change):
         (odd / checkpoint.MANIFEST).write_text(manifest)
@@ -232,10 +234,11 @@ def test_odd_manifests(script, whole_run, place, monkeypatch):
         meta = changed(meta, *change)
         assume(is_json(meta))
         rewrite_manifest(odd, lambda plain: plain.update(meta=meta))
+        loaded = checkpoint.load(odd)
         for read in (
             lambda: prepared(script, "--resume", odd, TOTAL[script], 10_000),
-            lambda: load_policy(checkpoint.load(odd)),
-            lambda: recipe_of(checkpoint.load(odd)),
+            lambda: load_policy(loaded),
+            lambda: recipe_of(loaded),
         ):
             said = said_of(read)
             assert said is None or is_one_line(said), said
