@@ -13,6 +13,7 @@ from car_racing.config import ViewConfig
 from policies import load_policy
 from ppo import PPOConfig
 from sac_drq import SACConfig
+from tests.helpers import read_closed
 from tests.soak.runs import Finished
 from tests.trainings import (
     MODULES,
@@ -92,6 +93,8 @@ def test_stages_are_one_run_whose_steps_and_frames_go_on(undisturbed):
     assert [(stage["action_repeat"], stage["learning_rate"]) for stage in meta["stages"]] == [(10, 1e-3), (5, 5e-4)]
     assert [stage[spec_of(script).total] for stage in meta["stages"]] == [64, 64]
     assert meta["recipe"]["name"] == "two"
+    tracked = read_closed(place, meta["aim_run"])
+    assert (tracked["hparams"], list(tracked["stages"])) == (meta["stages"][0], meta["stages"])
     assert sorted(finished.series["return", "episode"]) == list(range(1, meta["episodes"] + 1))
 
 
