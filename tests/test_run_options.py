@@ -61,6 +61,12 @@ def test_frames_are_those_of_each_stages_own_action_repeat(here):
     assert job.first_stage is job.stages[0]
 
 
+def test_flags_win_in_every_stage(here):
+    (here / "two.toml").write_text(STAGED)
+    job = prepared("train_ppo.py", "--recipe", "two.toml", "--action-repeat", 5, "--n-envs", 8)
+    assert [(part.config.action_repeat, part.config.n_envs) for part in job.stages] == [(5, 8), (5, 8)]
+
+
 def test_devices_are_resolved_or_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
