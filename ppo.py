@@ -43,7 +43,7 @@ from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, in_one_line
 from paths import check_path
 from scoring import Actions, Policy
-from settings import MAX_STEPS, SettingError, check_alike, from_saved, setting, with_default
+from settings import SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "ppo"
 # An environment takes 5 MB.
@@ -60,28 +60,24 @@ class PPOConfig(GameConfig):
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_timesteps: int = setting(
-        1_000_000, "steps to train for, over all environments", minimum=1, maximum=MAX_STEPS, may_change=True
-    )
+    total_timesteps: int = setting(1_000_000, "steps to train for, over all environments", minimum=1, may_change=True)
     start_from: str | None = setting(
         None,
         "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ",
         check=check_path,
     )
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
-    n_envs: int = setting(8, "environments that are stepped together", minimum=1, maximum=10_000)
-    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2, maximum=10**7)
-    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2, maximum=10**8)
-    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1, maximum=10_000)
-    learning_rate: float = setting(
-        2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0, maximum=1e3
-    )
+    n_envs: int = setting(8, "environments that are stepped together", minimum=1)
+    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
+    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
+    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
+    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0)
     clip_range: float = setting(
-        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0, maximum=1e3
+        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0
     )
-    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0, maximum=1e6)
-    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0, maximum=1e6)
-    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0, maximum=1e12)
+    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
+    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
+    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0)
     gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
     gae_lambda: float = setting(0.9, "lambda of generalized advantage estimation", minimum=0.0, maximum=1.0)
     frame_stack: int = with_default(GameConfig, "frame_stack", 2)
@@ -89,7 +85,6 @@ class PPOConfig(GameConfig):
         256,
         "size of the features that the CNN gives to policy and value",
         minimum=1,
-        maximum=100_000,
         formerly="features_dim",
     )
     use_gaussian: bool = setting(False, "use a Gaussian policy, not a Beta one")

@@ -28,7 +28,7 @@ import tomli_w
 from checkpoint import Checkpoint, CheckpointError
 from output_file import replacing
 from paths import path_from
-from settings import MAX_STEPS, SettingError, in_one_line, saved_settings
+from settings import MAX_NUMBER, SettingError, in_one_line, saved_settings
 
 RECIPES = Path(__file__).with_name("recipes")
 SUFFIX = ".toml"
@@ -184,8 +184,10 @@ def _parsed(name: str, path: Path, content: dict[str, Any]) -> Recipe:
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise SettingError(f"--recipe {path}: write each stage as a table [[{STAGES}]]")
     for number, stage in enumerate(stages, 1):
-        if type(stage.get(STEPS)) is not int or not 1 <= stage[STEPS] <= MAX_STEPS:
-            raise SettingError(f"--recipe {path}: stage {number} needs {STEPS}, a whole number from 1 to {MAX_STEPS:,}")
+        if type(stage.get(STEPS)) is not int or not 1 <= stage[STEPS] <= MAX_NUMBER:
+            raise SettingError(
+                f"--recipe {path}: stage {number} needs {STEPS}, a whole number from 1 to {MAX_NUMBER:,}"
+            )
     return Recipe(name, agent, content, tuple(stages))
 
 

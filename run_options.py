@@ -18,7 +18,6 @@ from process import check_writable_directory, default_run_name, describe_run, fr
 from recipe import Recipe
 from scoring import VALIDATION_TRACKS
 from settings import (
-    MAX_STEPS,
     OneLineParser,
     SettingError,
     add_flags,
@@ -58,13 +57,11 @@ class RunOptions:
         check=check_path,
         may_change=True,
     )
-    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, maximum=MAX_STEPS, may_change=True)
+    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
     eval_tracks: int = setting(
         8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
     )
-    checkpoint_freq: int = setting(
-        25_000, "steps between two checkpoints", minimum=1, maximum=MAX_STEPS, may_change=True
-    )
+    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
     score: bool = setting(
         False,
         "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",

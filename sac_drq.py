@@ -19,8 +19,6 @@ Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. On
 
 import copy
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -33,10 +31,11 @@ from torch import nn
 from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, in_one_line
+from cuda_graph import CudaGraph
 from paths import check_path
 from replay_buffer import Batch, ReplayBuffer, to_device
 from scoring import Actions, Policy
-from settings import MAX_STEPS, SettingError, check_alike, from_saved, setting, with_default
+from settings import SettingError, check_alike, from_saved, setting, with_default
 
 AGENT = "sac"
 ACTION_DIM = 3
@@ -64,37 +63,25 @@ class SACConfig(GameConfig):
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_steps: int = setting(1_000_000, "steps to train for", minimum=1, maximum=MAX_STEPS, may_change=True)
+    total_steps: int = setting(1_000_000, "steps to train for", minimum=1, may_change=True)
     start_from: str | None = setting(
         None,
         "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ",
         check=check_path,
     )
     seed: int = setting(1, "seed of networks, actions, batches and training tracks", minimum=0, maximum=2**32 - 1)
-    replay_size: int = setting(
-        30_000, "transitions that the replay buffer keeps, one frame of memory each", minimum=1, maximum=10**9
-    )
-    batch_size: int = setting(128, "transitions in an update", minimum=1, maximum=10**6)
-    learning_starts: int = setting(
-        1_000, "steps before the first update, random without --start-from", minimum=1, maximum=MAX_STEPS
-    )
-    updates_per_step: int = setting(1, "updates made in a row, every --train-freq steps", minimum=1, maximum=10_000)
-    train_freq: int = setting(
-        1, "steps between updates; more pay where a step is cheap beside an update", minimum=1, maximum=MAX_STEPS
-    )
-    learning_rate: float = setting(
-        1e-3, "Adam's step size at the start, for encoder, critic and actor", above=0.0, maximum=1e3
-    )
-    alpha_learning_rate: float = setting(
-        1e-3, "Adam's step size at the start, for the temperature alpha", above=0.0, maximum=1e3
-    )
+    replay_size: int = setting(30_000, "transitions that the replay buffer keeps, one frame of memory each", minimum=1)
+    batch_size: int = setting(128, "transitions in an update", minimum=1)
+    learning_starts: int = setting(1_000, "steps before the first update, random without --start-from", minimum=1)
+    updates_per_step: int = setting(1, "updates made in a row, every --train-freq steps", minimum=1)
+    train_freq: int = setting(1, "steps between updates; more pay where a step is cheap beside an update", minimum=1)
+    learning_rate: float = setting(1e-3, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
+    alpha_learning_rate: float = setting(1e-3, "Adam's step size at the start, for the temperature alpha", above=0.0)
     anneal_lr: bool = setting(True, "anneal both step sizes linearly to 0 over the training", formerly="falling_rates")
     gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
-    n_step: int = setting(
-        3, "steps whose rewards are summed before the target critic values the rest", minimum=1, maximum=1000
-    )
+    n_step: int = setting(3, "steps whose rewards are summed before the target critic values the rest", minimum=1)
     tau: float = setting(0.01, "fraction by which the target critic moves to the critic", above=0.0, maximum=1.0)
-    target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1, maximum=MAX_STEPS)
+    target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
     ema_tau: float = setting(
         5e-4,
         "fraction by which the averaged policy, which is scored, moves to the latest at an update; 1 averages nothing",
@@ -102,23 +89,17 @@ class SACConfig(GameConfig):
         maximum=1.0,
         formerly="averaging_tau",
     )
-    actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1, maximum=MAX_STEPS)
-    init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0, maximum=1e6)
-    target_entropy: float = setting(
-        -float(ACTION_DIM), "entropy that the temperature steers to, in nats", minimum=-1e6, maximum=1e6
-    )
+    actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1)
+    init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0)
+    target_entropy: float = setting(-float(ACTION_DIM), "entropy that the temperature steers to, in nats")
     pad: int = setting(4, "pixels by which an observation is shifted at most, each way", minimum=0, maximum=40)
     encoder: EncoderName = setting(
         "drq",
         "the convolutions: DrQ's four of 3x3, or two with large strides, a tenth of the work, to train without a GPU",
         choices=tuple(ENCODERS),
     )
-    feature_dim: int = setting(
-        50, "size of the features that the encoder gives to actor and critic", minimum=1, maximum=100_000
-    )
-    hidden_dim: int = setting(
-        1024, "width of the two hidden layers of the actor and of each Q", minimum=1, maximum=100_000
-    )
+    feature_dim: int = setting(50, "size of the features that the encoder gives to actor and critic", minimum=1)
+    hidden_dim: int = setting(1024, "width of the two hidden layers of the actor and of each Q", minimum=1)
     log_std_min: float = setting(
         -10.0, "lower bound of the actor's log standard deviation", minimum=-80.0, maximum=80.0
     )
@@ -590,45 +571,6 @@ class MetricSums:
         *totals, n_updates = self.sums.tolist()
         self.sums.zero_()
         return {name: total / n_updates for name, total in zip(self.names, totals, strict=True) if n_updates}
-
-
-class CudaGraph:
-    """A function of tensors that returns nothing, recorded as a CUDA graph: one launch where there were hundreds.
-
-    It must change parameters, optimisers and sums in place, and its inputs must keep their shapes. CUDA asks for a few
-    calls without recording first, on a stream of their own, in which everything is allocated that is allocated once.
-    """
-
-    N_WARM_UPS = 3
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._function = function
-        self._n_calls = 0
-        self._inputs: list[torch.Tensor] = []
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, *inputs: torch.Tensor) -> None:
-        self._n_calls += 1
-        if self._n_calls <= self.N_WARM_UPS:
-            self._warm_up(inputs)
-            return
-        if self._graph is None:
-            self._inputs = [tensor.clone() for tensor in inputs]
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._function(*self._inputs)
-        for recorded, given in zip(self._inputs, inputs, strict=True):
-            recorded.copy_(given)
-        self._graph.replay()
-
-    def _warm_up(self, inputs: tuple[torch.Tensor, ...]) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), warnings.catch_warnings():
-            # Adam warns that it is capturable while nothing is captured, as in these calls.
-            warnings.filterwarnings("ignore", message=".*capturable=True.*")
-            self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
 
 
 def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:

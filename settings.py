@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Any, NoReturn, TypeVar
 
 from car_racing.settings import (
-    MAX_STEPS,
+    MAX_NUMBER,
     UNKNOWN,
     SettingError,
     check_settings,
@@ -27,7 +27,7 @@ from car_racing.settings import (
 )
 from startup import complain
 
-__all__ = ["MAX_STEPS", "SettingError", "check_settings", "flag_of", "in_one_line", "setting", "shown", "with_default"]
+__all__ = ["MAX_NUMBER", "SettingError", "check_settings", "flag_of", "in_one_line", "setting", "shown", "with_default"]
 
 ConfigT = TypeVar("ConfigT")
 

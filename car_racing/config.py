@@ -22,8 +22,8 @@ class ViewConfig:
         SettingError: if a setting is out of its range.
     """
 
-    action_repeat: int = setting(4, "frames for which one action is held", minimum=1, maximum=1000)
-    frame_stack: int = setting(4, "frames in one observation, the newest last", minimum=1, maximum=1000)
+    action_repeat: int = setting(4, "frames for which one action is held", minimum=1)
+    frame_stack: int = setting(4, "frames in one observation, the newest last", minimum=1)
     grayscale: bool = setting(True, "see grey frames; otherwise RGB, three channels a frame")
     road_contrast: bool = setting(
         True, "spread the grey levels of the road, which tells touched tiles from untouched ones"
@@ -52,28 +52,23 @@ class RulesConfig:
         SettingError: if a setting is out of its range, or the probabilities add up to more than 1.
     """
 
-    max_idle_frames: int = setting(
-        100, "end an episode after this many frames without a new tile; 0 never", minimum=0, maximum=10**6
-    )
+    max_idle_frames: int = setting(100, "end an episode after this many frames without a new tile; 0 never", minimum=0)
     max_backward_tiles: int = setting(
         0,
         "end an episode once the car is this many tiles behind the furthest place it reached; 0 never",
         minimum=0,
-        maximum=10**6,
         formerly="max_tiles_back",
     )
     missed_tile_penalty: float = setting(
         40.0,
         "penalty for each tile left behind untouched, in points; annealed from 0 to this over the training",
         minimum=0.0,
-        maximum=1e6,
         formerly="missed_tile_charge",
     )
     wheel_off_penalty: float = setting(
         0.0,
         "penalty for each tile left behind and each of the four wheels that did not touch it, in points",
         minimum=0.0,
-        maximum=1e6,
         formerly="wheel_off_charge",
     )
     bootstrap_lap_end: bool = setting(

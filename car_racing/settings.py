@@ -16,8 +16,8 @@ ConfigT = TypeVar("ConfigT")
 
 # Marks a setting for which no value of older checkpoints is known; None is a value like any other.
 UNKNOWN = object()
-# More steps than any machine takes.
-MAX_STEPS = 10**12
+# A number beyond this, either way, is a mistake on any machine.
+MAX_NUMBER = 10**12
 # Characters of a value that a message shows.
 MAX_SHOWN = 120
 
@@ -46,7 +46,7 @@ def setting(
         help: one positive sentence: what it is, with its unit, or what happens when it is on.
         minimum: the smallest value allowed.
         above: a value that it must exceed.
-        maximum: the largest value allowed. Every number has one: what is beyond it is a mistake on any machine.
+        maximum: the largest value allowed. No number may be beyond `MAX_NUMBER`, or below its negative.
         choices: the values allowed.
         check: for a text: given the value and its flag, raises SettingError if it cannot be used.
         may_change: whether a resumed run may be given another value.
@@ -127,6 +127,8 @@ def _check_value(value: Any, flag: str, wanted: type, limits: Mapping[str, Any])
         raise SettingError(f"{flag} must be of type {wanted.__name__}, not {shown(_written(value))}")
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"{flag} must be a finite number, not {value}")
+    if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+        raise SettingError(f"{flag} must be at most {MAX_NUMBER:,} in size, not {shown(value)}")
     if limits["minimum"] is not None and value < limits["minimum"]:
         raise SettingError(f"{flag} must be at least {limits['minimum']}, not {shown(value)}")
     if limits["above"] is not None and value <= limits["above"]:

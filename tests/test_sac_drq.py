@@ -61,9 +61,6 @@ def test_the_default_replay_buffer_takes_an_eighth_of_a_naive_one():
     assert 30_000 * 84 * 84 < n_bytes <= 230e6 < naive_n_bytes / 7
 
 
-# The random shift -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 @pytest.mark.parametrize("pad", [0, 1, 3])
 def test_random_shift_is_padding_with_the_edge_and_cropping(pad, dtype):
@@ -88,9 +85,6 @@ def test_random_shift_leaves_what_it_is_given():
     given = obs.clone()
     random_shift(obs, torch.zeros((4, 2), dtype=torch.int64), 2).zero_()
     assert torch.equal(obs, given)
-
-
-# The actor ------------------------------------------------------------------------------------------------------------
 
 
 def make_actor(**settings):
@@ -135,9 +129,6 @@ def test_sampling_stays_finite_for_huge_means(raw_mean, dtype):
     assert (actions.abs() <= 1.0).all()
     for tensor in (actions, log_prob, *(parameter.grad for parameter in actor.parameters())):
         assert torch.isfinite(tensor).all()
-
-
-# The update -----------------------------------------------------------------------------------------------------------
 
 
 def random_replay(config, n=40, device=CPU):
@@ -401,9 +392,6 @@ def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch)
     np.testing.assert_allclose(there.act(obs), here.act(obs), atol=1e-5)
 
 
-# Saving, acting, metrics ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ema_tau", [1.0, 0.1])
 def test_a_saved_and_loaded_agent_goes_on_bit_by_bit(ema_tau):
     config = replace(SMALL, ema_tau=ema_tau)
@@ -528,9 +516,6 @@ def test_metrics_are_what_their_names_say():
     assert metrics["alpha"] == pytest.approx(agent.alpha.item()) != alpha
 
 
-# Checkpoints ----------------------------------------------------------------------------------------------------------
-
-
 def checkpoint_of(agent, config=None):
     meta = {"agent": "sac", "config": asdict(agent.config) if config is None else config}
     return Checkpoint(Path("some/run"), meta, {"agent": saved_and_loaded(agent.state_dict())}, {})
@@ -599,9 +584,6 @@ def test_a_training_starts_only_from_networks_like_its_own():
     assert torch.equal(agent.actor.trunk[0].weight, saved.state["agent"]["actor"]["trunk.0.weight"])
     with pytest.raises(SettingError, match="--start-from some/run was trained with --hidden-dim 16"):
         initial_agent(replace(SMALL, hidden_dim=17), saved)
-
-
-# Learning -------------------------------------------------------------------------------------------------------------
 
 
 class Chase:
