@@ -229,6 +229,9 @@ class CarRacingVecEnv(VecEnv):
         return self._arrays.obs.copy()
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
+        # Before any environment moves: they would no longer stand at the same step.
+        if np.shape(actions) != self._arrays.actions.shape or not np.isfinite(actions).all():
+            raise ValueError(f"actions must be finite numbers of shape {self._arrays.actions.shape}")
         self._arrays.actions[:] = actions
         for worker in self._workers:
             worker.step()

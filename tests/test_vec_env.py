@@ -156,6 +156,21 @@ def test_an_exception_in_a_worker_names_itself(vec_env):
         env.step(np.stack([GAS, GAS]))
 
 
+@pytest.mark.parametrize(
+    "actions", [np.zeros(3), np.zeros((1, 3)), np.zeros((2, 2)), np.full((2, 3), np.nan), np.full((2, 3), np.inf)]
+)
+def test_actions_that_are_none_are_refused_and_the_next_are_taken(vec_env, actions):
+    """NumPy would spread one action over all environments."""
+    env = vec_env(2, n_workers=1)
+    env.seed(0)
+    first = env.reset()
+    with pytest.raises(ValueError, match=r"actions must be finite numbers of shape \(2, 3\)"):
+        env.step(actions)
+    env.step(np.stack([GAS, GAS]))
+    env.seed(0)
+    np.testing.assert_array_equal(env.reset(), first)
+
+
 def test_a_worker_that_has_fallen_asleep_wakes_for_every_kind_of_request(vec_env):
     env = vec_env(2, n_workers=1)
     env.seed(0)
