@@ -137,7 +137,8 @@ def test_flags_exist(command):
     script = " ".join(words[:2]) if words[0] == "-m" else words[0]
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
     if not flags:
-        assert (ROOT / (words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0])).exists()
+        file = ROOT / (words[1].replace(".", "/") if words[0] == "-m" else words[0])
+        assert any(path.exists() for path in (file, file.with_suffix(".py"), file / "__main__.py"))
         return
     assert flags <= help_of(script)
 
