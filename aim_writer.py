@@ -38,6 +38,8 @@ CLOSE_TIMEOUT_S = 15.0
 # How long to wait for a database that another process holds: at the start, and at each later try.
 DATABASE_WAIT_S = 20.0
 DATABASE_WAIT_LATER_S = 0.5
+# Aim's list of the runs in a repository may be half a second old, and lack one that was made since.
+RUN_LIST_AGE_S = 0.6
 # Between two tries to open a run.
 RETRY_INTERVAL_S = 60.0
 
@@ -339,13 +341,14 @@ def _open_run(repo: str, run_hash: str | None, database_wait_s: float) -> Any:
         _wait_for_database(directory, database_wait_s)
     # Log capture can die on bytes that are not UTF-8 and take the system metrics with it.
     options: dict[str, Any] = {"repo": repo, "log_system_params": False, "capture_terminal_logs": False}
-    if run_hash is None:
-        return aim.Run(experiment=EXPERIMENT, **options)
-    try:
-        return aim.Run(run_hash=run_hash, force_resume=True, **options)
-    except MissingRunError:
+    if run_hash is not None:
+        for wait_s in (RUN_LIST_AGE_S, 0.0):
+            try:
+                return aim.Run(run_hash=run_hash, force_resume=True, **options)
+            except MissingRunError:
+                time.sleep(wait_s)
         log.warning("Aim: run %s is not in %s; tracking goes on in a new run there", run_hash, repo)
-        return aim.Run(experiment=EXPERIMENT, **options)
+    return aim.Run(experiment=EXPERIMENT, **options)
 
 
 def _wait_for_database(directory: Path, wait_s: float) -> None:

@@ -328,6 +328,17 @@ def test_a_run_whose_process_was_killed_can_be_resumed(repo):
     assert run["status"] == "finished"
 
 
+def test_a_run_just_made_is_found_though_aims_list_of_runs_is_older(repo, caplog):
+    with AimTracker(repo, "test", {}):
+        pass
+    aim.Repo.from_path(str(repo)).list_all_runs()
+    with AimTracker(repo, "test", {}) as made:
+        run_hash = made.run_hash
+    with AimTracker(repo, "test", {}, run_hash) as resumed:
+        assert resumed.run_hash == run_hash
+    assert "tracking goes on in a new run" not in caplog.text
+
+
 def test_a_process_forked_meanwhile_keeps_no_hold_on_the_run(repo, caplog):
     """Gymnasium's asynchronous environments are forks of this process."""
     tracker = AimTracker(repo, "test", {})
@@ -342,6 +353,11 @@ def test_a_process_forked_meanwhile_keeps_no_hold_on_the_run(repo, caplog):
     finally:
         envs.close()
     assert "another process" not in caplog.text
+
+
+def runs_in(repo):
+    """The hashes of the runs that have files in a repository, half-made ones too."""
+    return {path.name for path in (repo / ".aim" / "meta" / "chunks").iterdir()}
 
 
 @pytest.fixture
@@ -364,7 +380,7 @@ def test_a_database_that_is_locked_for_longer_is_tried_again_later(repo, locked_
     monkeypatch.setattr(aim_writer, "DATABASE_WAIT_S", 0.1)
     monkeypatch.setattr(aim_writer, "DATABASE_WAIT_LATER_S", 0.1)
     monkeypatch.setattr(aim_writer, "RETRY_INTERVAL_S", 0.0)
-    runs = set(aim.Repo.from_path(str(repo)).list_all_runs())
+    runs = runs_in(repo)
     tracker = AimTracker(repo, "patient", {"hparams": {"seed": 1}})
     tracker.track(1.0, "x", 1)
     assert tracker.run_hash is None
@@ -374,7 +390,7 @@ def test_a_database_that_is_locked_for_longer_is_tried_again_later(repo, locked_
     run = tracker._run
     assert (run.name, run["hparams"], run["later"], run["status"]) == ("patient", {"seed": 1}, 2, "running")
     assert read_metrics(run) == {("x", None): {2: 2.0}}
-    assert set(aim.Repo.from_path(str(repo)).list_all_runs()) - runs == {tracker.run_hash}, "a try has left half a run"
+    assert runs_in(repo) - runs == {tracker.run_hash}, "a try has left half a run"
     tracker.close("finished")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
@@ -397,12 +413,13 @@ def test_between_two_tries_there_is_time(repo, locked_database, monkeypatch):
 def test_a_directory_that_a_training_has_locked_can_be_the_repository(tmp_path):
     """A training locks the directory of its checkpoints, which may be the repository's too."""
     with lock_directory(tmp_path):
-        hashes = []
-        opening = Thread(target=lambda: hashes.append(AimTracker(tmp_path, "test", {}).run_hash), daemon=True)
+        opened = []
+        opening = Thread(target=lambda: opened.append(AimTracker(tmp_path, "test", {})), daemon=True)
         opening.start()
         opening.join(60.0)
-    assert len(hashes) == 1, "it hangs"
-    assert hashes[0] is not None
+    assert len(opened) == 1, "it hangs"
+    assert opened[0].run_hash is not None
+    opened[0].close("finished")
 
 
 @pytest.mark.parametrize("address", ["http://localhost:53800", "s3://bucket", "AIM://localhost:53800", "", 5])
@@ -419,7 +436,7 @@ def test_an_address_of_another_kind_is_no_directory(tmp_path, monkeypatch, caplo
 def test_the_home_directory_is_known_by_its_short_name(repo, monkeypatch):
     monkeypatch.setenv("HOME", str(repo.parent))
     with AimTracker(f"~/{repo.name}", "test", {}) as tracker:
-        assert tracker.run_hash in set(aim.Repo.from_path(str(repo)).list_all_runs())
+        assert tracker.run_hash in runs_in(repo)
 
 
 def is_listening(port):
