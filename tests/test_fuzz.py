@@ -32,16 +32,16 @@ from tests.soak.faults import forge_checksums
 from tests.trainings import MODULES, SCRIPTS, prepared, resume
 
 BOUNDED = settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 # For each of these, checkpoints are read.
-MANY = settings(BOUNDED, max_examples=40)
+MANY = settings(BOUNDED, max_examples=20)
 # For each of these, a training is resumed.
-SLOW = settings(BOUNDED, max_examples=12, phases=[Phase.generate])
+SLOW = settings(BOUNDED, max_examples=6, phases=[Phase.generate])
 
 ODD_NUMBERS = (
     "0",
