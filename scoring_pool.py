@@ -61,6 +61,9 @@ def _driven(
         except (OSError, RuntimeError) as error:  # no semaphores in /dev/shm, no more processes or threads
             _kill_workers()
             complain(f"no worker processes can be started ({in_one_line(error)}); this process drives all tracks")
+        except BaseException:  # a stop that came while the workers were started
+            _kill_workers()
+            raise
         else:
             with pool:
                 try:

@@ -29,11 +29,7 @@ def finished(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("script", "number", "is_alone"),
-    [
-        ("train.py", signal.SIGKILL, False),
-        ("train_ppo.py", signal.SIGKILL, False),
-        ("train_ppo.py", signal.SIGTERM, True),
-    ],
+    [("train.py", signal.SIGKILL, False), ("train_ppo.py", signal.SIGTERM, True)],
 )
 def test_a_killed_and_resumed_run_is_the_run_that_nothing_disturbed(tmp_path, show, script, number, is_alone):
     assert_survived(faults.kill_and_resume(script, 480, tmp_path, 2, random.Random(script), number, is_alone), show)
@@ -50,8 +46,8 @@ def test_two_runs_that_differ_are_told_apart(finished, tmp_path):
     points[max(points)] += 1e-9
     assert len(reference.differences(same)) == 1
     same.meta["steps"] += 1
-    generators = same.state["generators"]["torch"]
-    generators[0] ^= 1
+    generator = same.state["generators"]["torch"] if script == "train_ppo.py" else same.state["agent"]["generator"]
+    generator[0] ^= 1
     assert len(reference.differences(same)) == 3
 
 
@@ -78,11 +74,3 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, show):
 
 def test_a_directory_that_turns_read_only_costs_no_run(tmp_path, show):
     assert_survived(faults.read_only_directory("train_ppo.py", 300, tmp_path), show)
-
-
-def test_a_killed_worker_costs_no_step(tmp_path, show):
-    assert_survived(faults.killed_worker(480, tmp_path), show)
-
-
-def test_a_lost_aim_repository_costs_no_run(tmp_path, show):
-    assert_survived(faults.lost_aim("train.py", 200, tmp_path), show)

@@ -4,8 +4,8 @@
 
 Every fault is tried on a small training of its own. Then the campaign looks at what the user has left: does the run go
 on, and is it equal to the undisturbed run to the last bit? The table says how many faults were tried, how many were
-survived, and how many lost something. Full disks and read-only directories need the right to mount a tmpfs; without it
-the table says that they were not tried.
+survived, and how many lost something. Full disks need the right to mount a tmpfs, read-only directories the right to
+make one immutable; without it the table says that they were not tried.
 """
 
 import argparse

@@ -235,27 +235,37 @@ def full_disk(script: str, steps: int, place: Path) -> Outcome:
 
 
 def read_only_directory(script: str, steps: int, place: Path) -> Outcome:
-    """The checkpoints' file system turns read-only under a run, and then before one starts."""
+    """The checkpoints' directory turns read-only under a run, and another is so before one starts."""
     outcome = Outcome(f"{script}: read-only directory")
-    with tmpfs(place / "small", "size=64m") as mounted:
-        if not mounted:
-            outcome.not_tried = "no right to mount a tmpfs"
-            return outcome
-        process = begin(script, steps, place / "small", "--aim-repo", place / "aim")
-        while process.poll() is None and not checkpoint.holds_run(place / "small" / "run"):
-            time.sleep(0.01)
-        for _ in range(200):  # not while a file is open for writing
-            remounted = subprocess.run(["mount", "-o", "remount,ro", place / "small"], capture_output=True)
-            if remounted.returncode == 0:
-                break
-            time.sleep(0.01)
+    process = begin(script, steps, place)
+    run, other = place / "run", place / "other"
+    other.mkdir(exist_ok=True)
+    while process.poll() is None and not checkpoint.holds_run(run):
+        time.sleep(0.01)
+    with immutable(run) as is_so:
         code, _, stderr = finish(process)
+        if not is_so:
+            outcome.not_tried = "no right to make a directory immutable"
+            return outcome
         is_well = code == 0 and "could not be saved" in stderr and "Traceback" not in stderr
-        outcome.check(remounted.returncode == 0 and is_well, f"exit code {code}: {stderr[-500:]}")
-        args = [*FLAGS[script], "--checkpoint-dir", place / "small" / "other", "--no-aim"]
+        outcome.check(is_well and loads(run), f"exit code {code}: {stderr[-500:]}")
+    with immutable(other):
+        args = [*FLAGS[script], "--checkpoint-dir", other / "run", "--no-aim"]
         code, _, stderr = finish(start(script, *args, cwd=place))
         outcome.check(code == 2 and len(stderr.splitlines()) == 1, f"starting there: {code}: {stderr[-300:]}")
     return outcome
+
+
+@contextlib.contextmanager
+def immutable(directory: Path) -> Iterator[bool]:
+    """A directory in which nothing can be made or removed, by root neither; False where this user may not do that."""
+    is_so = shutil.which("chattr") is not None
+    is_so = is_so and subprocess.run(["chattr", "+i", directory], capture_output=True).returncode == 0
+    try:
+        yield is_so
+    finally:
+        if is_so:
+            subprocess.run(["chattr", "-i", directory], check=True)
 
 
 @contextlib.contextmanager
