@@ -68,8 +68,8 @@ def tell_passed_over(loaded: Checkpoint) -> None:
 def lock_directory(directory: Path) -> Iterator[None]:
     """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.
 
-    What is locked is a file in the directory: the directory itself may be locked as an Aim repository. Forked processes
-    do not keep the lock.
+    What is locked is a file in the directory, since network file systems lock nothing but files that can be written to.
+    Forked processes do not keep the lock.
 
     Raises:
         SettingError: if another training holds it, or it cannot be made.
@@ -87,9 +87,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
             raise SettingError(
                 f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another"
             ) from None
-        print(
-            f"--checkpoint-dir {directory}: nothing can be locked there; start no other training in it", file=sys.stderr
-        )
+        complain(f"--checkpoint-dir {directory}: nothing can be locked there; start no other training in it")
     try:
         yield
     finally:
