@@ -51,8 +51,6 @@ def test_every_setting_reaches_the_model():
         assert model.policy.features_dim == 12
         assert model.policy.action_dist.deterministic_action == "mode"
         env = model.get_vec_normalize_env()
-        assert (env.gamma, env.norm_reward, env.norm_obs, env.clip_reward) == (0.97, True, False, 10.0)
-        env = model.get_vec_normalize_env()
         assert (env.num_envs, env.gamma, env.clip_reward, env.norm_obs, env.norm_reward) == (3, 0.97, 10.0, False, True)
         assert model.observation_space.dtype == np.uint8
     finally:
