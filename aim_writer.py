@@ -209,7 +209,7 @@ class AimTracker:
             if run.hash != self._asked_hash:
                 self._release_lock()
                 self._lock = _lock_run(self._repo, run.hash)
-        except Exception:
+        except Exception:  # raised again below; the callers say it, and training goes on
             self._release_lock()
             # A server that is not there can hold up a training for minutes each time it is asked.
             self._next_try = None if _is_server(self._repo) else time.monotonic() + RETRY_INTERVAL_S

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 import checkpoint
 import ppo
 import recipe
@@ -116,9 +118,7 @@ def _export_zip(loaded: Checkpoint, target: Path) -> str:
 
 
 def _export_onnx(loaded: Checkpoint, target: Path) -> str:
-    network, view = deterministic_network(loaded)
-    with replacing(target) as new_path:
-        write_onnx(network, view.obs_shape, new_path)
+    view = _write_network(write_onnx, loaded, target)
     return (
         f"Written: {target}. Drive with it like this:\n"
         f"  session = onnxruntime.InferenceSession({str(target)!r})\n"
@@ -128,15 +128,23 @@ def _export_onnx(loaded: Checkpoint, target: Path) -> str:
 
 
 def _export_torchscript(loaded: Checkpoint, target: Path) -> str:
-    network, view = deterministic_network(loaded)
-    with replacing(target) as new_path:
-        write_torchscript(network, view.obs_shape, new_path)
+    view = _write_network(write_torchscript, loaded, target)
     return (
         f"Written: {target}. Drive with it like this:\n"
         f"  policy = torch.jit.load({str(target)!r})\n"
         f"  env = gymnasium.make({_make_arguments(view)})\n"
         "  action = policy(torch.from_numpy(obs[None]))[0].numpy()"
     )
+
+
+def _write_network(
+    write: Callable[[nn.Module, tuple[int, ...], Path], None], loaded: Checkpoint, target: Path
+) -> ViewConfig:
+    """Write the network of the deterministic action, and return the view that it needs."""
+    network, view = deterministic_network(loaded)
+    with replacing(target) as new_path:
+        write(network, view.obs_shape, new_path)
+    return view
 
 
 def _make_arguments(view: ViewConfig) -> str:

@@ -28,7 +28,8 @@ import tomli_w
 from checkpoint import Checkpoint, CheckpointError
 from output_file import replacing
 from paths import path_from
-from settings import MAX_NUMBER, SettingError, in_one_line, saved_settings
+from settings import MAX_NUMBER, SettingError, saved_settings
+from startup import one_line
 
 RECIPES = Path(__file__).with_name("recipes")
 SUFFIX = ".toml"
@@ -151,7 +152,7 @@ def write(recipe: Recipe, path: Path, comments: Mapping[str, str] | None = None)
 
 def text_of(recipe: Recipe, comments: Mapping[str, str]) -> str:
     """A recipe as TOML."""
-    parts = [f"# Settings of the run {in_one_line(recipe.name)}.\n", tomli_w.dumps({AGENT: recipe.agent})]
+    parts = [f"# Settings of the run {one_line(recipe.name)}.\n", tomli_w.dumps({AGENT: recipe.agent})]
     parts += _commented(recipe.settings, comments)
     for stage in recipe.stages:
         parts += [f"\n[[{STAGES}]]\n", *_commented(stage, comments)]

@@ -18,7 +18,6 @@ from car_racing.settings import (
     SettingError,
     check_settings,
     flag_of,
-    in_one_line,
     is_tuple,
     scalar_type,
     setting,
@@ -27,7 +26,7 @@ from car_racing.settings import (
 )
 from startup import complain
 
-__all__ = ["MAX_NUMBER", "SettingError", "check_settings", "flag_of", "in_one_line", "setting", "shown", "with_default"]
+__all__ = ["MAX_NUMBER", "SettingError", "check_settings", "flag_of", "setting", "shown", "with_default"]
 
 ConfigT = TypeVar("ConfigT")
 

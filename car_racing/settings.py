@@ -141,7 +141,7 @@ def _check_value(value: Any, flag: str, wanted: type, limits: Mapping[str, Any])
         limits["check"](value, flag)
 
 
-def in_one_line(text: str) -> str:
+def _in_one_line(text: str) -> str:
     """A text with each line break and other control character in it as a blank."""
     return "".join(" " if is_control(character) else character for character in text)
 
@@ -153,7 +153,7 @@ def is_control(character: str) -> bool:
 
 def shown(value: Any) -> str:
     """What a user gave, for a message: in one line, and shortened in its middle."""
-    line = in_one_line(value if isinstance(value, str) else _written(value))
+    line = _in_one_line(value if isinstance(value, str) else _written(value))
     return line if len(line) <= MAX_SHOWN else f"{line[: MAX_SHOWN // 2]}...{line[-MAX_SHOWN // 4 :]}"
 
 
