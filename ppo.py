@@ -40,7 +40,7 @@ from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
 from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import make_vec_env
-from checkpoint import Checkpoint, CheckpointError, in_one_line
+from checkpoint import Checkpoint, CheckpointError, error_line
 from paths import check_path
 from scoring import Actions, Policy
 from settings import SettingError, check_alike, from_saved, setting, with_default
@@ -118,6 +118,11 @@ def min_memory(config: PPOConfig) -> int:
     # Parameters of the layer after the convolutions, their gradients and Adam's two averages.
     widest_layer = 2_592 * config.feature_dim * 4 * 4
     return rollout + minibatch + config.n_envs * MIN_ENV_BYTES + widest_layer
+
+
+def size_in_words(config: PPOConfig) -> str:
+    """The settings that decide how long a step takes."""
+    return f"{config.n_envs} environments, {config.n_epochs} epochs, minibatches of {config.batch_size}"
 
 
 CONFIG_CLASS: type = PPOConfig
@@ -385,7 +390,7 @@ def load_networks(checkpoint: Checkpoint) -> ActorCriticPolicy:
         networks = make_networks(_policy_config(checkpoint))
         networks.load_state_dict(checkpoint.state["policy"])
     except Exception as error:  # a stranger's settings and parameters provoke whatever torch raises
-        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({in_one_line(error)})") from None
+        raise CheckpointError(f"{checkpoint.path} does not hold a PPO policy ({error_line(error)})") from None
     if not all(bool(torch.isfinite(parameter).all()) for parameter in networks.parameters()):
         raise CheckpointError(f"{checkpoint.path} holds a PPO policy whose numbers are not finite")
     return networks

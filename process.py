@@ -12,8 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy as np
 import psutil
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from checkpoint import Checkpoint
 from settings import SettingError, shown
@@ -209,60 +207,6 @@ class StopSignal:
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
             os.write(2, b"\nStopping: saving a checkpoint and closing the run. Once more leaves at once.\n")
-
-
-class ProgressBar:
-    """Steps, frames, frames a second, time left and the latest episode's return, on stderr.
-
-    Where stderr is no terminal it is a line every half minute, so that a log file stays readable.
-
-    Args:
-        total_steps: the step at which the training ends.
-        initial_steps: the step at which it is now.
-        frames_at: the frames driven up to a step.
-    """
-
-    def __init__(self, total_steps: int, initial_steps: int, frames_at: Callable[[int], int]) -> None:
-        is_terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total_steps,
-            initial=initial_steps,
-            unit="step",
-            mininterval=0.2 if is_terminal else 30.0,
-            maxinterval=0.5 if is_terminal else 60.0,
-            dynamic_ncols=is_terminal,
-            ascii=not is_terminal,
-            bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed, {remaining} left{postfix}]",
-        )
-        self._frames_at = frames_at
-        self._start = time.perf_counter()
-        self._initial_frames = frames_at(initial_steps)
-        self._latest_return: float | None = None
-
-    @property
-    def steps(self) -> int:
-        """The steps shown last."""
-        return int(self._bar.n)
-
-    def update(self, steps: int, latest_return: float | None) -> None:
-        """Show `steps`, and the return of the episode that ended last if one did."""
-        if latest_return is not None:
-            self._latest_return = latest_return
-        frames = self._frames_at(steps)
-        rate = (frames - self._initial_frames) / (time.perf_counter() - self._start)
-        shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"
-        self._bar.set_postfix_str(f"{frames:,} frames, {rate:,.0f} frames/s, return {shown_return}", refresh=False)
-        self._bar.update(steps - self._bar.n)
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        tqdm.write(line, file=sys.stderr)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 def shell_command(script: str, *args: str | Path) -> str:

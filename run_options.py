@@ -90,6 +90,7 @@ class AgentSpec:
         total: the setting that says how many steps to train for.
         whole_steps: the steps that a training with these settings takes: its total, rounded up to whole updates.
         label: what the names of its runs begin with, by its settings.
+        size: the settings that decide how long a step takes, in a few words.
         script: the script's file.
         needs: what a checkpoint's state must hold for a training to go on with it.
         network_settings: the settings that decide the networks and what they see; alike in all stages.
@@ -102,6 +103,7 @@ class AgentSpec:
     total: str
     whole_steps: Callable[[Any], int]
     label: Callable[[Any], str]
+    size: Callable[[Any], str]
     script: str
     needs: tuple[str, ...]
     network_settings: tuple[str, ...]

@@ -30,7 +30,7 @@ from torch import nn
 
 from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
-from checkpoint import Checkpoint, CheckpointError, in_one_line
+from checkpoint import Checkpoint, CheckpointError, error_line
 from cuda_graph import CudaGraph
 from paths import check_path
 from replay_buffer import Batch, ReplayBuffer, to_device
@@ -136,6 +136,14 @@ def min_memory(config: SACConfig) -> int:
     # Critic, target and actor have five such layers; the first two have gradients and Adam's averages besides.
     widest_layers = config.hidden_dim**2 * 4 * (5 + 3 * 3)
     return replay + batches + widest_layers
+
+
+def size_in_words(config: SACConfig) -> str:
+    """The settings that decide how long a step takes."""
+    updates = f"{config.updates_per_step} updates" if config.updates_per_step > 1 else "an update"
+    every = f"{config.train_freq} steps" if config.train_freq > 1 else "step"
+    networks = f"{config.encoder} encoder, heads of {config.hidden_dim}"
+    return f"{networks}, {config.frame_stack} frames, batches of {config.batch_size}, {updates} every {every}"
 
 
 CONFIG_CLASS: type = SACConfig
@@ -631,7 +639,7 @@ def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
         for name, network in agent.saved_networks.items():
             network.load_state_dict(state[name])
     except Exception as error:  # foreign settings and parameters can raise whatever torch raises
-        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({in_one_line(error)})") from None
+        raise CheckpointError(f"{checkpoint.path} does not hold a SAC agent ({error_line(error)})") from None
     if not agent.is_finite():
         raise CheckpointError(f"{checkpoint.path} holds a SAC agent whose numbers are not finite")
     return agent

@@ -32,6 +32,7 @@ from sac_drq import (
     make_replay,
     min_memory,
     policy_of,
+    size_in_words,
 )
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
@@ -41,6 +42,7 @@ SPEC = AgentSpec(
     TOTAL,
     whole_steps=lambda config: config.total_steps,
     label=lambda _: "sac_drq",
+    size=size_in_words,
     script="train.py",
     needs=("agent", "replay", "env"),
     network_settings=NETWORK_SETTINGS,
@@ -118,6 +120,8 @@ class Training:
     def _update(self) -> None:
         if self.config.anneal_lr:
             self.agent.set_lr_scale(1.0 - self.stage.progress(self.step))
+        if self.agent.n_updates == 0:
+            self.run.bar.measure_from_here()  # A random step is many times as fast.
         # On a GPU this only queues the updates, which run while the CPU steps the game.
         for _ in range(self.config.updates_per_step):
             self.agent.update(self.replay)
@@ -219,7 +223,7 @@ def train(job: Job) -> int:
             run.bar.say("On a CPU, --recipe sac_cpu, with a light encoder, learns many times as fast.")
         for stage in run.stages_to_go():
             agent, n_episodes = train_stage(run, stage, agent, n_episodes)
-    return run.stop.exit_code
+    return run.exit_code
 
 
 def train_stage(run: TrainingRun, stage: Stage, agent: SACAgent | None, n_episodes: int) -> tuple[SACAgent, int]:

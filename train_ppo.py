@@ -30,6 +30,7 @@ from ppo import (
     min_memory,
     policy_of,
     restore,
+    size_in_words,
 )
 from process import capture_generators, restore_generators
 from run_options import AgentSpec, Job, Stage
@@ -41,6 +42,7 @@ SPEC = AgentSpec(
     TOTAL,
     whole_steps=lambda config: config.whole_timesteps,
     label=lambda config: "ppo_gaussian" if config.use_gaussian else "ppo_beta",
+    size=size_in_words,
     script="train_ppo.py",
     needs=("policy", "optimizer", "envs"),
     network_settings=NETWORK_SETTINGS,
@@ -70,7 +72,7 @@ def train(job: Job) -> int:
     with TrainingRun.open(job) as run:
         for stage in run.stages_to_go():
             networks, n_episodes = train_stage(run, stage, networks, n_episodes)
-    return run.stop.exit_code
+    return run.exit_code
 
 
 def train_stage(

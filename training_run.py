@@ -23,11 +23,10 @@ import checkpoint
 from aim_writer import AimTracker
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
-from checkpoint import Checkpoint, CheckpointError, in_one_line
+from checkpoint import Checkpoint, CheckpointError, error_line
 from film import check_ffmpeg
 from paths import is_server
 from process import (
-    ProgressBar,
     StopSignal,
     keep_freed_memory,
     lock_directory,
@@ -37,6 +36,7 @@ from process import (
     tell_other_versions,
     tell_passed_over,
 )
+from progress_bar import ProgressBar
 from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
 from scoring import VALIDATION_TRACKS, Policy, Score, score
 from settings import SettingError, fail
@@ -99,7 +99,7 @@ def fitting_in_memory(mend: str) -> Iterator[None]:
         is_too_large = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
         if not is_too_large:
             raise
-        raise SettingError(f"the agent does not fit in memory ({in_one_line(error)}); {mend}") from None
+        raise SettingError(f"the agent does not fit in memory ({error_line(error)}); {mend}") from None
 
 
 class DivergedError(RuntimeError):
@@ -165,7 +165,8 @@ class TrainingRun:
             if job.resumed is None and checkpoint.holds_run(job.directory):
                 # Since it was looked at, another training has been there.
                 raise SettingError(f"--checkpoint-dir {job.directory} holds a run by now; name another")
-            with ProgressBar(job.total_steps, job.resumed_meta.get("steps", 0), job.frames_at) as bar:
+            steps = job.resumed_meta.get("steps", 0)
+            with ProgressBar(job.total_steps, steps, job.frames_at, _headline(job, device)) as bar:
                 run = cls(job, device, stop, tracker, bar)
                 yield run
             run_hash = tracker.run_hash
@@ -199,7 +200,7 @@ class TrainingRun:
             if isinstance(error, WorkerDiedError) and error.__cause__ is None:
                 raise
             # A worker that lives has handed on what its own environment raised.
-            what = in_one_line(error)
+            what = error_line(error)
             raise CheckpointError(f"{resumed.path} is no whole {self.job.spec.name} checkpoint ({what})") from None
         resumed.state.clear()
         resumed.arrays.clear()
@@ -218,6 +219,11 @@ class TrainingRun:
     def is_saved(self, step: int, evaluated_at: int) -> bool:
         """Whether the latest checkpoint is of this step and knows of this evaluation."""
         return (self.saved_at, self._saved_evaluation) == (step, evaluated_at)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects: 128 + a stop signal's number, 1 where the end could not be saved, else 0."""
+        return self.stop.exit_code or int(self.saved_at != self.bar.steps)
 
     def evaluate(self, policy: Policy, step: int) -> Score | None:
         """Score a policy and say so; `evaluator.is_best` tells whether to keep it. None if a stop called it off."""
@@ -300,6 +306,14 @@ class TrainingRun:
         if is_stopped and checkpoint.holds_run(self.job.directory):
             lines.append(f"Go on:           {shell_command(self.job.spec.script, '--resume', self.job.directory)}")
         return "\n".join(lines)
+
+
+def _headline(job: Job, device: torch.device) -> str:
+    """The machine and the settings that a training's speed depends on."""
+    machine = job.provenance["machine"]
+    gpu = machine["gpu"] if device.type == "cuda" else "no GPU in use"
+    size = job.spec.size(job.first_stage.config)
+    return f"{machine['cores']} cores of {machine['processor']}, {gpu}; {size}"
 
 
 def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What belongs to a script's process: stop signals, locks, random generators, the progress bar."""
+"""What belongs to a script's process: stop signals, locks, random generators."""
 
 import ast
 import errno
@@ -21,7 +21,6 @@ from stable_baselines3.common.utils import set_random_seed
 from checkpoint import Checkpoint
 from paths import path_from
 from process import (
-    ProgressBar,
     StopSignal,
     capture_generators,
     check_writable_directory,
@@ -123,20 +122,6 @@ def test_generators_are_brought_back_to_where_they_were():
     assert draws() != expected
     restore_generators(state)
     assert draws() == expected
-
-
-def test_the_progress_bar_tells_frames_steps_and_the_latest_return(capsys):
-    with ProgressBar(100, 20, lambda steps: 4 * steps) as bar:
-        assert bar.steps == 20
-        bar.update(50, 123.4)
-        bar.update(100, None)
-        bar.say("a line")
-        assert bar.steps == 100
-    text = capsys.readouterr().err
-    assert "a line\n" in text
-    assert "100/100 steps" in text
-    assert "400 frames" in text
-    assert "return 123" in text, "it stays where no other episode has ended"
 
 
 def test_a_run_may_share_its_directory_with_an_aim_repository(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import train
 import train_ppo
 import training_run
-from process import ProgressBar
+from progress_bar import ProgressBar
 from run_options import AgentSpec, Job, prepare
 from tests.helpers import SMALL, TOTAL
 from training_run import TrainingRun
