@@ -263,7 +263,7 @@ def _load_as_listed(path: Path, manifest: Mapping[str, Any], with_arrays: bool) 
         }
         state_file = files.pop(STATE)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({error_line(error)})") from None
     state = _read_state(state_file)
     return Checkpoint(path, meta, state, {key: _read_array(file) for key, file in files.items()} if with_arrays else {})
 
@@ -278,7 +278,7 @@ def _manifest_text(path: Path) -> str:
             raise OSError("it is no plain file")
         return (path / MANIFEST).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({error_line(error)})") from None
 
 
 def _parsed_manifest(path: Path, text: str) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _parsed_manifest(path: Path, text: str) -> dict[str, Any]:
             )
         is_whole = text == sealed(manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read ({in_one_line(error)})") from None
+        raise CheckpointError(f"{path / MANIFEST} cannot be read ({error_line(error)})") from None
     if not is_whole:
         raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum is not its own")
     return manifest
@@ -356,7 +356,7 @@ def _read_array(file: _Listed) -> NDArray[Any]:
         # Never unpickles: an array of objects cannot be mapped, and is refused.
         return np.lib.format.open_memmap(file.path, mode="c")
     except Exception as error:  # NumPy parses the header, and a hostile one provokes whatever a parser raises
-        raise CheckpointError(f"{file.path} is no plain array ({in_one_line(error)})") from None
+        raise CheckpointError(f"{file.path} is no plain array ({error_line(error)})") from None
 
 
 def _step_directories(run_directory: Path) -> list[Path]:
@@ -415,6 +415,6 @@ def _sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def in_one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

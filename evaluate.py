@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import checkpoint
 from car_racing import TRAINING_TRACK_SEEDS
-from checkpoint import Checkpoint, CheckpointError, in_one_line
+from checkpoint import Checkpoint, CheckpointError, error_line
 from film import MAX_GIF_TRACKS, check_ffmpeg, new_film
 from output_file import check_output_file
 from paths import check_path, path_from
@@ -72,7 +72,11 @@ class EvaluateOptions:
 
     def _check_outputs(self) -> None:
         if self.json is not None:
-            check_output_file(path_from(self.json, "--json"), "--json")
+            json_path = path_from(self.json, "--json")
+            check_output_file(json_path, "--json")
+            for flag, path in (("--video", self.video), ("--gif", self.gif)):
+                if path is not None and path_from(path, flag).absolute() == json_path.absolute():
+                    raise SettingError(f"--json and {flag} name one file, {path}; give each its own")
         for flag, path, suffix in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
             if path is None:
                 continue
@@ -165,16 +169,16 @@ def run() -> None:
     try:
         scores = score_checkpoints(loaded, options.tracks_to_score, options.actions)
     except BrokenProcessPool as error:
-        what = f"a worker process could not be started or has died ({in_one_line(error)})"
+        what = f"a worker process could not be started or has died ({error_line(error)})"
         complain(f"{what}; leave it more memory, or use one core: taskset -c 0 python evaluate.py ...")
         sys.exit(1)
     try:
         publish(options, loaded, scores)
     except OSError as error:
-        fail(f"{error.filename or 'a file'} could not be written ({in_one_line(error)}); name another place")
+        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
     failure = stdout_failure()
     if failure is not None and options.json is None:
-        complain(f"the scores could not be printed ({in_one_line(failure)}); name a file for them: --json score.json")
+        complain(f"the scores could not be printed ({error_line(failure)}); name a file for them: --json score.json")
         sys.exit(1)
 
 

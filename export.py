@@ -23,7 +23,7 @@ import checkpoint
 import ppo
 import recipe
 from car_racing import ViewConfig
-from checkpoint import Checkpoint, CheckpointError, in_one_line
+from checkpoint import Checkpoint, CheckpointError, error_line
 from output_file import check_output_file, replacing
 from paths import check_path, path_from
 from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
@@ -93,7 +93,7 @@ def export(options: ExportOptions) -> str:
     try:
         return EXPORTERS[options.ending](loaded, target)
     except (OSError, RuntimeError) as error:  # torch's writer answers a full disk with a RuntimeError
-        raise SettingError(f"--to {target} cannot be written ({in_one_line(error)}); name another place") from None
+        raise SettingError(f"--to {target} cannot be written ({error_line(error)}); name another place") from None
 
 
 def _check_new_directory(target: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from car_racing import ViewConfig
-from checkpoint import Checkpoint, in_one_line
+from checkpoint import Checkpoint, error_line
 from policies import load_policy, policy_only
 from scoring import Actions, Policy, Score, TrackResult, drive_stock
 from startup import STOP_SIGNALS, complain
@@ -60,7 +60,7 @@ def _driven(
             pool, futures = _start_pool(jobs, n_workers, pickled, actions)
         except (OSError, RuntimeError) as error:  # no semaphores in /dev/shm, no more processes or threads
             _kill_workers()
-            complain(f"no worker processes can be started ({in_one_line(error)}); this process drives all tracks")
+            complain(f"no worker processes can be started ({error_line(error)}); this process drives all tracks")
         except BaseException:  # a stop that came while the workers were started
             _kill_workers()
             raise

@@ -342,6 +342,7 @@ def test_no_training_track_can_be_scored():
         ("--checkpoint straight --video drive.avi", "--video must name a file that ends in .mp4"),
         ("--checkpoint straight --gif drive.mp4", "--gif must name a file that ends in .gif"),
         ("--checkpoint straight bent --video drive.mp4", "--video films one checkpoint"),
+        ("--checkpoint straight --json a.mp4 --video a.mp4", "--json and --video name one file, a.mp4"),
         ("--checkpoint straight --json /proc/score.json", "--json /proc"),
         ("--checkpoint straight --json .", "--json . is no regular file"),
         (f"--checkpoint straight --json {'x' * 300}", f"--json {'x' * 60}...{'x' * 30} has a name of 300 bytes"),

@@ -222,7 +222,7 @@ def full_disk(script: str, steps: int, place: Path) -> Outcome:
         process.resume()
         code, _, stderr = finish(process)
         outcome.check(
-            code == 0
+            code == 1
             and "could not be saved" in stderr
             and "Traceback" not in stderr
             and loads(place / "small" / "run"),
@@ -247,7 +247,7 @@ def read_only_directory(script: str, steps: int, place: Path) -> Outcome:
         if not is_so:
             outcome.not_tried = "no right to make a directory immutable"
             return outcome
-        is_well = code == 0 and "could not be saved" in stderr and "Traceback" not in stderr
+        is_well = code == 1 and "could not be saved" in stderr and "Traceback" not in stderr
         outcome.check(is_well and loads(run), f"exit code {code}: {stderr[-500:]}")
     with immutable(other):
         args = [*FLAGS[script], "--checkpoint-dir", other / "run", "--no-aim"]
