@@ -74,14 +74,14 @@ def test_a_disk_that_takes_no_checkpoint_is_said_and_the_training_goes_on(run, m
         raise OSError("No space left on device")
 
     run.save_step(run.meta(300, 0), {})
-    monkeypatch.setattr("checkpoint.save_step", full)
-    run.save_step(run.meta(600, 0), {})
+    with monkeypatch.context() as patch:
+        patch.setattr("checkpoint.save_step", full)
+        run.save_step(run.meta(600, 0), {})
     assert "The checkpoint at step 600 could not be saved (No space left" in capsys.readouterr().err
     assert run.saved_at == 300
     assert not run.is_checkpoint_due(601), "it is tried again at its next interval, not at every step"
     run.bar.update(600, None)
     assert run.exit_code == 1, "the end is lost, which a shell must see"
-    monkeypatch.undo()
     run.save_step(run.meta(600, 0), {})
     assert run.exit_code == 0
 
