@@ -32,6 +32,7 @@ from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, error_line
 from cuda_graph import CudaGraph
+from metric_sums import MetricSums
 from paths import check_path
 from replay_buffer import Batch, ReplayBuffer, to_device
 from scoring import Actions, Policy
@@ -55,9 +56,9 @@ ENCODERS: dict[str, tuple[tuple[int, int, int], ...]] = {
 class SACConfig(GameConfig):
     """SAC's settings.
 
-    A step is one decision, `action_repeat` frames of the game. The defaults are DrQ's, with these exceptions: `n_step`
-    is DrQ-v2's, and `anneal_lr`, `ema_tau` and the rules of the game are those of the best policies so far. There is no
-    mixed precision, because with it an earlier version's score fell from 861 to 209.
+    A step is one decision, `action_repeat` frames of the game. The defaults train on a CPU: smaller networks and
+    batches than DrQ's, whose numbers are the recipe `drq`. `n_step` is DrQ-v2's. There is no mixed precision, because
+    with it an earlier version's score fell from 861 to 209.
 
     Raises:
         SettingError: if a setting is out of its range, or two do not go together.
@@ -71,14 +72,20 @@ class SACConfig(GameConfig):
     )
     seed: int = setting(1, "seed of networks, actions, batches and training tracks", minimum=0, maximum=2**32 - 1)
     replay_size: int = setting(30_000, "transitions that the replay buffer keeps, one frame of memory each", minimum=1)
-    batch_size: int = setting(128, "transitions in an update", minimum=1)
+    batch_size: int = setting(64, "transitions in an update", minimum=1)
     learning_starts: int = setting(1_000, "steps before the first update, random without --start-from", minimum=1)
     updates_per_step: int = setting(1, "updates made in a row, every --train-freq steps", minimum=1)
     train_freq: int = setting(1, "steps between updates; more pay where a step is cheap beside an update", minimum=1)
-    learning_rate: float = setting(1e-3, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
+    learning_rate: float = setting(7e-4, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
     alpha_learning_rate: float = setting(1e-3, "Adam's step size at the start, for the temperature alpha", above=0.0)
+    encode_once: bool = setting(
+        False,
+        "encode each observation once in an update, as DrQ-v2 does: the target critic has no encoder of its own, and "
+        "the actor learns from the features before the critic's step",
+        before=False,
+    )
     anneal_lr: bool = setting(True, "anneal both step sizes linearly to 0 over the training", formerly="falling_rates")
-    gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
+    gamma: float = setting(0.98, "discount factor of a step", minimum=0.0, maximum=1.0)
     n_step: int = setting(3, "steps whose rewards are summed before the target critic values the rest", minimum=1)
     tau: float = setting(0.01, "fraction by which the target critic moves to the critic", above=0.0, maximum=1.0)
     target_update_freq: int = setting(2, "updates between two of the target critic", minimum=1)
@@ -92,14 +99,14 @@ class SACConfig(GameConfig):
     actor_update_freq: int = setting(2, "updates between two of actor and temperature", minimum=1)
     init_temperature: float = setting(0.1, "the temperature alpha at the start", above=0.0)
     target_entropy: float = setting(-float(ACTION_DIM), "entropy that the temperature steers to, in nats")
-    pad: int = setting(4, "pixels by which an observation is shifted at most, each way", minimum=0, maximum=40)
+    pad: int = setting(2, "pixels by which an observation is shifted at most, each way", minimum=0, maximum=40)
     encoder: EncoderName = setting(
-        "drq",
-        "the convolutions: DrQ's four of 3x3, or two with large strides, a tenth of the work, to train without a GPU",
+        "light",
+        "the convolutions: two with large strides, or DrQ's four of 3x3, ten times the work, for a GPU",
         choices=tuple(ENCODERS),
     )
     feature_dim: int = setting(50, "size of the features that the encoder gives to actor and critic", minimum=1)
-    hidden_dim: int = setting(1024, "width of the two hidden layers of the actor and of each Q", minimum=1)
+    hidden_dim: int = setting(512, "width of the two hidden layers of the actor and of each Q", minimum=1)
     log_std_min: float = setting(
         -10.0, "lower bound of the actor's log standard deviation", minimum=-80.0, maximum=80.0
     )
@@ -109,6 +116,7 @@ class SACConfig(GameConfig):
         "compile the losses (torch.compile; needs a C++ compiler) and, on a GPU, record an update once as a CUDA graph",
         may_change=True,
     )
+    frame_stack: int = with_default(GameConfig, "frame_stack", 2)
     brake_dead_zone: bool = with_default(GameConfig, "brake_dead_zone", True)
     max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
@@ -159,25 +167,27 @@ def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Te
         pad: pixels repeated on each side.
 
     Returns:
-        Of the shape and dtype of `obs`, channels last in memory.
+        Of the shape and dtype of `obs`.
     """
     batch, channels, height, width = obs.shape
     # F.pad has no uint8 on the GPU, and floats would be four times the memory to move.
-    padded = obs.new_empty((batch, channels, height + 2 * pad, width + 2 * pad))
-    padded[:, :, pad : pad + height, pad : pad + width] = obs
-    padded[:, :, :pad] = padded[:, :, pad : pad + 1]
-    padded[:, :, pad + height :] = padded[:, :, pad + height - 1 : pad + height]
-    padded[..., :pad] = padded[..., pad : pad + 1]
-    padded[..., pad + width :] = padded[..., pad + width - 1 : pad + width]
-    # Every position of the window is a view, so that picking one for each observation is a single gather.
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    shifted = windows[torch.arange(batch, device=obs.device), :, offsets[:, 0], offsets[:, 1]]
-    return shifted.contiguous(memory_format=torch.channels_last)
+    padded = obs.new_empty((batch, channels, height, width + 2 * pad))
+    padded[..., pad : pad + width] = obs
+    padded[..., :pad] = obs[..., :1]
+    padded[..., pad + width :] = obs[..., -1:]
+    # Each row of the result lies somewhere in `padded` as it is, so all of them are picked at once.
+    rows = torch.arange(height, device=obs.device) + offsets[:, :1] - pad
+    first_rows = height * torch.arange(batch * channels, device=obs.device).view(batch, channels, 1)
+    starts = (first_rows + rows.clamp(0, height - 1)[:, None]) * padded.shape[3] + offsets[:, 1, None, None]
+    windows = padded.flatten().unfold(0, width, 1)
+    return windows.index_select(0, starts.flatten()).view(obs.shape)
 
 
 def normalize_pixels(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Pixels, uint8 (batch, channels, height, width), in [-0.5, 0.5], channels last in memory for fast convolutions."""
-    return obs.to(dtype, memory_format=torch.channels_last, copy=True).mul_(1.0 / 255.0).sub_(0.5)
+    # The channels are interleaved as bytes. To do it in the conversion to floats takes three times as long.
+    interleaved = torch.stack(obs.unbind(1), dim=-1)
+    return interleaved.to(dtype).mul_(1.0 / 255.0).sub_(0.5).permute(0, 3, 1, 2)
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
@@ -232,25 +242,29 @@ class Encoder(nn.Module):
         return torch.tanh(self.norm(self.linear(hidden)))
 
 
-class Critic(nn.Module):
-    """Two Q-functions over one encoder; the encoder learns from them alone."""
+class TwinQ(nn.Module):
+    """Two Q-functions of features and actions."""
 
-    def __init__(self, obs_shape: tuple[int, int, int], config: SACConfig) -> None:
+    def __init__(self, config: SACConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(obs_shape, ENCODERS[config.encoder], config.feature_dim)
         self.q1 = mlp(config.feature_dim + ACTION_DIM, config.hidden_dim, 1)
         self.q2 = mlp(config.feature_dim + ACTION_DIM, config.hidden_dim, 1)
         self.q1.apply(init_weights)
         self.q2.apply(init_weights)
 
-    def forward(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both Q-values, (batch, 1) each, of normalized pixels and actions."""
-        return self.q_values(self.encoder(obs), actions)
-
-    def q_values(self, features: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both Q-values, (batch, 1) each, of encoded observations and actions."""
         inputs = torch.cat([features, actions], dim=1)
         return self.q1(inputs), self.q2(inputs)
+
+
+class Critic(TwinQ):
+    """Two Q-functions, and the encoder of what they see; it learns from them alone."""
+
+    def __init__(self, obs_shape: tuple[int, int, int], config: SACConfig) -> None:
+        encoder = Encoder(obs_shape, ENCODERS[config.encoder], config.feature_dim)
+        super().__init__(config)
+        self.encoder = encoder
 
 
 class Actor(nn.Module):
@@ -327,15 +341,18 @@ class SACAgent:
             torch.set_float32_matmul_precision("high")
         obs_shape = config.view.obs_shape
         self.critic = Critic(obs_shape, config).to(device, dtype)
-        self.critic_target = Critic(obs_shape, config).to(device, dtype)
-        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target = (TwinQ(config) if config.encode_once else Critic(obs_shape, config)).to(device, dtype)
         self.critic_target.requires_grad_(False)
+        self._set_target_to_critic()
         self.actor = Actor(config).to(device, dtype)
         self.ema_policy = None if config.ema_tau == 1.0 else PolicyNetworks(self.critic.encoder, self.actor)
         # Adam moves log(alpha), so alpha stays positive.
         self.log_alpha = torch.tensor(math.log(config.init_temperature), device=device, dtype=dtype, requires_grad=True)
 
-        self.critic_optimizer = self._adam(self.critic.parameters(), config.learning_rate)
+        # In the order in which older checkpoints hold Adam's averages.
+        critic_parts = (self.critic.encoder, self.critic.q1, self.critic.q2)
+        critic_parameters = [parameter for part in critic_parts for parameter in part.parameters()]
+        self.critic_optimizer = self._adam(critic_parameters, config.learning_rate)
         self.actor_optimizer = self._adam(self.actor.parameters(), config.learning_rate)
         self.alpha_optimizer = self._adam([self.log_alpha], config.alpha_learning_rate)
         self._critic_metrics = MetricSums(("critic_loss", "q1_mean", "q2_mean"), device, dtype)
@@ -370,51 +387,63 @@ class SACAgent:
         noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)
         self.n_updates += 1
 
-        self.update_critic(batch, next_noise)
+        features = self.update_critic(batch, next_noise)
         if self.n_updates % config.actor_update_freq == 0:
-            self.update_actor_and_alpha(batch.obs, noise)
+            self.update_actor_and_alpha(batch.obs, features, noise)
         if self.n_updates % config.target_update_freq == 0:
             self.update_critic_target()
         if self.ema_policy is not None:
             self.update_ema_policy()
 
-    def update_critic(self, batch: Batch, next_noise: torch.Tensor) -> None:
+    def update_critic(self, batch: Batch, next_noise: torch.Tensor) -> torch.Tensor:
         """Fit both Q-functions, and with them the encoder, to the soft Bellman target.
 
         Args:
             batch: transitions whose observations are normalized.
             next_noise: standard normal (batch, action_dim), for the actions after `next_obs`.
+
+        Returns:
+            The features of `batch.obs` from before the step, (batch, feature_dim), without gradients.
         """
-        loss, q1, q2 = self._critic_loss(batch, next_noise)
+        loss, q1, q2, features = self._critic_loss(batch, next_noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
         self._critic_metrics.add(critic_loss=loss, q1_mean=q1.detach().mean(), q2_mean=q2.detach().mean())
+        return features.detach()
 
-    def _critic_loss(self, batch: Batch, next_noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _critic_loss(
+        self, batch: Batch, next_noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         # y = r + d (min_i Q'_i(s', a') - alpha log pi(a' | s')), with a' ~ pi(. | s').
         # The smaller of two Qs, since a single one overestimates the actions that its own errors favour. With n-step
         # returns, the entropy of the last action alone counts.
         with torch.no_grad():
-            # The actor always reads the trained critic's encoder; the target's has features that it does not know.
-            next_actions, next_log_prob = self.actor.sample(self.critic.encoder(batch.next_obs), next_noise)
-            target_v = torch.min(*self.critic_target(batch.next_obs, next_actions)) - self.alpha * next_log_prob
+            # The actor always reads the trained critic's encoder; a target's own has features that it does not know.
+            next_features = self.critic.encoder(batch.next_obs)
+            next_actions, next_log_prob = self.actor.sample(next_features, next_noise)
+            target = self.critic_target
+            target_features = target.encoder(batch.next_obs) if isinstance(target, Critic) else next_features
+            target_v = torch.min(*target(target_features, next_actions)) - self.alpha * next_log_prob
             target_q = batch.rewards + batch.discounts * target_v
         # J(Q) = E[(Q_1(s, a) - y)^2 + (Q_2(s, a) - y)^2]
-        q1, q2 = self.critic(batch.obs, batch.actions)
-        return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2
+        features = self.critic.encoder(batch.obs)
+        q1, q2 = self.critic(features, batch.actions)
+        return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q), q1, q2, features
 
-    def update_actor_and_alpha(self, obs: torch.Tensor, noise: torch.Tensor) -> None:
+    def update_actor_and_alpha(self, obs: torch.Tensor, features: torch.Tensor, noise: torch.Tensor) -> None:
         """Move the actor towards what the critic values, and the temperature so that entropy nears its target.
 
         Args:
             obs: normalized observations (batch, channels, height, width).
+            features: their features from before the critic's step, (batch, feature_dim), without gradients.
             noise: standard normal (batch, action_dim), for the actor's actions.
         """
-        # The critic's step has just changed the encoder, so its features are computed anew. The actor's loss does not
-        # train the encoder (DrQ), so one encoding without gradients serves both actor and critic.
-        with torch.no_grad():
-            features = self.critic.encoder(obs)
+        # The actor's loss does not train the encoder (DrQ), so one encoding without gradients serves actor and critic.
+        if not self.config.encode_once:
+            # The critic's step has just changed the encoder.
+            with torch.no_grad():
+                features = self.critic.encoder(obs)
         loss, log_prob = self._actor_loss(features, noise)
         self.actor_optimizer.zero_grad()
         # The gradient passes through the Qs, but only the actor is to keep one.
@@ -433,13 +462,19 @@ class SACAgent:
         # J(pi) = E[alpha log pi(a | s) - min_i Q_i(s, a)], with a = tanh(mu(s) + sigma(s) eps): the reparametrised
         # action is a function of the actor's outputs, so the gradient of Q with respect to it reaches the actor.
         actions, log_prob = self.actor.sample(features, noise)
-        q = torch.min(*self.critic.q_values(features, actions))
+        q = torch.min(*self.critic(features, actions))
         return (self.alpha.detach() * log_prob - q).mean(), log_prob
 
     def update_critic_target(self) -> None:
         """Move the target critic slowly to the critic: theta' <- theta' + tau (theta - theta')."""
+        latest = dict(self.critic.named_parameters())
+        target, source = zip(*((to, latest[name]) for name, to in self.critic_target.named_parameters()), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.config.tau)
+            torch._foreach_lerp_(target, source, self.config.tau)
+
+    def _set_target_to_critic(self) -> None:
+        latest = self.critic.state_dict()
+        self.critic_target.load_state_dict({name: latest[name] for name in self.critic_target.state_dict()})
 
     def update_ema_policy(self) -> None:
         """Move the exponential moving average to the latest encoder and actor.
@@ -473,7 +508,7 @@ class SACAgent:
         The networks are its latest, not their average, because its critic knows the features of the latest encoder.
         """
         self.critic.load_state_dict(other.critic.state_dict())
-        self.critic_target.load_state_dict(other.critic.state_dict())
+        self._set_target_to_critic()
         self.actor.load_state_dict(other.actor.state_dict())
         if self.ema_policy is not None:
             self.ema_policy = PolicyNetworks(self.critic.encoder, self.actor)
@@ -560,25 +595,6 @@ class SACAgent:
             self.update_critic = lambda batch, next_noise: graph(*batch, next_noise)  # type: ignore[method-assign]
             self.update_actor_and_alpha = CudaGraph(self.update_actor_and_alpha)  # type: ignore[assignment,method-assign]
             self.update_critic_target = CudaGraph(self.update_critic_target)  # type: ignore[method-assign]
-
-
-class MetricSums:
-    """Metrics that are summed on the device, so that no update waits for a GPU; the last of `sums` counts updates."""
-
-    def __init__(self, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
-        self.names = names
-        self.sums = torch.zeros(len(names) + 1, device=device, dtype=dtype)
-        self._one = torch.ones((), device=device, dtype=dtype)
-
-    def add(self, **metrics: torch.Tensor) -> None:
-        """Add an update's metrics, one scalar for each name."""
-        self.sums += torch.stack([*(metrics[name].detach() for name in self.names), self._one])
-
-    def pop(self) -> dict[str, float]:
-        """The means since the last call, by name; empty where nothing was added. Waits for the GPU."""
-        *totals, n_updates = self.sums.tolist()
-        self.sums.zero_()
-        return {name: total / n_updates for name, total in zip(self.names, totals, strict=True) if n_updates}
 
 
 def make_replay(config: SACConfig, device: torch.device) -> ReplayBuffer:

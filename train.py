@@ -220,7 +220,7 @@ def train(job: Job) -> int:
     n_episodes = job.resumed_meta.get("episodes", 0)
     with TrainingRun.open(job) as run:
         if run.device.type == "cpu" and config.encoder == "drq":
-            run.bar.say("On a CPU, --recipe sac_cpu, with a light encoder, learns many times as fast.")
+            run.bar.say("On a CPU, the default settings, with a light encoder, learn many times as fast.")
         for stage in run.stages_to_go():
             agent, n_episodes = train_stage(run, stage, agent, n_episodes)
     return run.exit_code

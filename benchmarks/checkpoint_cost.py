@@ -84,8 +84,9 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        sac_cost(SACConfig(), device, Path(directory) / "drq")
-        sac_cost(SACConfig(encoder="light", hidden_dim=256), device, Path(directory) / "light")
+        drq = SACConfig(encoder="drq", hidden_dim=1024, batch_size=128, frame_stack=4)
+        sac_cost(drq, device, Path(directory) / "drq")
+        sac_cost(SACConfig(), device, Path(directory) / "light")
         ppo_cost(PPOConfig(), device, Path(directory) / "ppo")
 
 

@@ -30,9 +30,10 @@ from replay_buffer import Batch, ReplayBuffer
 from run_options import resolve_device
 from sac_drq import ACTION_DIM, ENCODERS, SACAgent, SACConfig, make_replay
 
-# DrQ's networks, and small ones for training without a GPU. The update without what Stable-Baselines3's lacks.
-SAME_UPDATE = SACConfig(n_step=1, ema_tau=1.0)
-NETWORKS = (SAME_UPDATE, replace(SAME_UPDATE, encoder="light", hidden_dim=256))
+# The default networks, for a CPU, and DrQ's. The update without what Stable-Baselines3's lacks.
+SAME_UPDATE = SACConfig(n_step=1, ema_tau=1.0, encode_once=False)
+DRQ = replace(SAME_UPDATE, encoder="drq", hidden_dim=1024, batch_size=128, frame_stack=4)
+NETWORKS = (DRQ, SAME_UPDATE)
 N_TRANSITIONS = 2_000
 EPISODE_STEPS = 200
 

@@ -54,13 +54,13 @@ class LiteralSAC:
 
     Args:
         agent: the agent whose networks, dtype, device, settings and generator state are copied.
-        stale_features: make a mistake on purpose: give the actor the features from before the critic's step. Tests use
-            it to show that the comparison would notice.
+        stale_features: give the actor the features from before the critic's step, as `encode_once` asks for. Without
+            that setting it is a mistake on purpose, with which tests show that the comparison would notice.
     """
 
     def __init__(self, agent: SACAgent, stale_features: bool = False) -> None:
         self.config, self.device, self.dtype = agent.config, agent.device, agent.dtype
-        self.stale_features = stale_features
+        self.stale_features = stale_features or agent.config.encode_once
         self.critic, self.critic_target, self.actor = (
             copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             for network in (agent.critic, agent.critic_target, agent.actor)
@@ -98,7 +98,8 @@ class LiteralSAC:
         """The soft Bellman target, (batch, 1)."""
         with torch.no_grad():
             next_actions, next_log_prob = self.sample(self.encode(self.critic, next_obs), next_noise)
-            features = self.encode(self.critic_target, next_obs)
+            encoder_owner = self.critic if self.config.encode_once else self.critic_target
+            features = self.encode(encoder_owner, next_obs)
             q1, q2 = self.q_values(self.critic_target, features, next_actions)
             value = torch.minimum(q1, q2) - self.log_alpha.exp() * next_log_prob
             return rewards + discounts * value
@@ -137,8 +138,9 @@ class LiteralSAC:
 
         if self.n_updates % self.config.target_update_freq == 0:
             with torch.no_grad():
-                for target, source in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
-                    target.copy_((1.0 - self.config.tau) * target + self.config.tau * source)
+                source = dict(self.critic.named_parameters())
+                for name, target in self.critic_target.named_parameters():
+                    target.copy_((1.0 - self.config.tau) * target + self.config.tau * source[name])
 
     def _shifted(self, obs: Tensor) -> Tensor:
         pad = self.config.pad
