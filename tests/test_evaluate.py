@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,6 +125,12 @@ def test_the_numbers_are_the_same_on_one_core(place, monkeypatch):
     assert on_all == [Score([drive_stock(*load_policy(one), 31)]) for one in loaded]
 
 
+def is_scoring_worker(child):
+    with suppress(psutil.Error):  # it may end while it is looked at
+        return "spawn_main" in " ".join(child.cmdline())
+    return False
+
+
 @contextmanager
 def scoring_for(place, core_seconds):
     """evaluate.py at many tracks, and its worker processes, once each of these has used so much of a core."""
@@ -132,7 +138,7 @@ def scoring_for(place, core_seconds):
     deadline = time.monotonic() + 90
     workers = []
     while time.monotonic() < deadline:
-        workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+        workers = [child for child in process.children() if is_scoring_worker(child)]
         if workers and all(sum(worker.cpu_times()[:2]) > core_seconds for worker in workers):
             break
         time.sleep(0.1)
