@@ -18,6 +18,7 @@ import torch
 
 import checkpoint
 import ppo
+from benchmarks.sac_update import DRQ
 from ppo import PPOConfig
 from process import capture_generators
 from run_options import RunOptions, resolve_device
@@ -84,8 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        drq = SACConfig(encoder="drq", hidden_dim=1024, batch_size=128, frame_stack=4)
-        sac_cost(drq, device, Path(directory) / "drq")
+        sac_cost(DRQ, device, Path(directory) / "drq")
         sac_cost(SACConfig(), device, Path(directory) / "light")
         ppo_cost(PPOConfig(), device, Path(directory) / "ppo")
 

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# One update a step with small networks, for a CPU.
+# One update a step with small networks: today's defaults, which older checkouts must be told.
 SKETCH = (
     "--train-freq 1 --encoder light --hidden-dim 512 --batch-size 64 --frame-stack 2 --gamma 0.98 "
     "--learning-rate 7e-4 --pad 2"
@@ -67,7 +67,7 @@ def rate(checkout: Path, flags: str, steps: int, is_on_one_core: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, default=ROOT, help="another checkout of this project [this one]")
-    parser.add_argument("--flags", default=SKETCH, help="this checkout's flags")
+    parser.add_argument("--flags", default="", help="this checkout's flags")
     parser.add_argument("--other-flags", default=SKETCH, help="the other checkout's flags")
     parser.add_argument("--steps", type=int, default=400, help="steps of a turn that are timed")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")

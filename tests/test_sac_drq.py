@@ -670,7 +670,8 @@ def best_constant_score():
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_learns_from_pixels(seed, best_constant_score):
-    config = SACConfig(
+    config = replace(
+        SMALL,
         total_steps=500,
         seed=seed,
         replay_size=500,
@@ -681,10 +682,9 @@ def test_it_learns_from_pixels(seed, best_constant_score):
         tau=0.05,
         target_update_freq=1,
         actor_update_freq=1,
-        frame_stack=4,
-        pad=4,
         feature_dim=16,
         hidden_dim=64,
+        ema_tau=5e-4,
     )
     untrained_score = score(policy_of(SACAgent(config, CPU)))
     assert best_constant_score < -5.0, "without a look at the picture there should be little to gain"
