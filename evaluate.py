@@ -71,7 +71,7 @@ class EvaluateOptions:
         self._check_outputs()
 
     def _check_outputs(self) -> None:
-        json_path = None if self.json is None else path_from(self.json, "--json").absolute()
+        json_path = None if self.json is None else path_from(self.json, "--json")
         if json_path is not None:
             check_output_file(json_path, "--json")
         for flag, path, suffix in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
@@ -79,7 +79,7 @@ class EvaluateOptions:
                 continue
             if path_from(path, flag).suffix != suffix:
                 raise SettingError(f"{flag} must name a file that ends in {suffix}, not {path}")
-            if path_from(path, flag).absolute() == json_path:
+            if json_path is not None and path_from(path, flag).absolute() == json_path.absolute():
                 raise SettingError(f"--json and {flag} name one file, {path}; give each its own")
             check_output_file(path_from(path, flag), flag)
             check_ffmpeg(suffix, flag)

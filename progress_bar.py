@@ -38,7 +38,7 @@ class ProgressBar:
             maxinterval=0.5 if is_terminal else 60.0,
             dynamic_ncols=is_terminal,
             ascii=not is_terminal,
-            bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed, {postfix}]",
+            bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed{postfix}]",
         )
         self._total_steps = total_steps
         self._frames_at = frames_at

@@ -345,7 +345,7 @@ class SACAgent:
         self.critic_target.requires_grad_(False)
         # What the target follows: all of the critic, or its Qs alone.
         by_name = dict(self.critic.named_parameters())
-        self._followed = [by_name[name] for name, _ in self.critic_target.named_parameters()]
+        self._followed: list[torch.Tensor] = [by_name[name] for name, _ in self.critic_target.named_parameters()]
         self._move_target(1.0)
         self.actor = Actor(config).to(device, dtype)
         self.ema_policy = None if config.ema_tau == 1.0 else PolicyNetworks(self.critic.encoder, self.actor)

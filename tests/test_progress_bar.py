@@ -46,7 +46,7 @@ def test_the_time_left_follows_from_the_mean_speed(clock, capsys):
         clock[0] += 60.0  # an evaluation, say
         bar.update(400, None)
     last = said(capsys)[-1]
-    assert "02:00 left" in last, "400 steps took 80 seconds, so 600 take 120"
+    assert "elapsed, 02:00 left" in last, "400 steps took 80 seconds, so 600 take 120"
     assert "1,600 frames, 20 frames/s" in last
 
 
