@@ -202,6 +202,7 @@ class AimTracker:
 
     def _open(self, database_wait_s: float) -> None:
         """Open the run, or set the time of the next try and raise what went wrong."""
+        run = None
         try:
             if self._asked_hash is not None:
                 self._lock = _lock_run(self._repo, self._asked_hash)
@@ -211,6 +212,9 @@ class AimTracker:
                 self._lock = _lock_run(self._repo, run.hash)
         except Exception:  # raised again below; the callers say it, and training goes on
             self._release_lock()
+            if run is not None:
+                # The next try makes another one. Left as it is, this one would look live in Aim for good.
+                run.close()
             # A server that is not there can hold up a training for minutes each time it is asked.
             self._next_try = None if _is_server(self._repo) else time.monotonic() + RETRY_INTERVAL_S
             raise

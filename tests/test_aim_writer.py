@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from threading import Thread, Timer
+from unittest.mock import Mock
 
 import aim
 import gymnasium as gym
@@ -408,6 +409,16 @@ def test_between_two_tries_there_is_time(repo, locked_database, monkeypatch):
     tracker.close("finished")
     tracker.track(1.0, "x", 1)
     assert tracker.run_hash is None, "a closed tracker opens nothing"
+
+
+def test_a_run_that_cannot_be_locked_is_not_left_open(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(aim_writer, "_lock_run", Mock(side_effect=OSError("No space left on device")))
+        tracker = AimTracker(tmp_path, "test", {})
+    assert tracker.run_hash is None
+    assert "No space left" in caplog.text
+    (run_hash,) = aim.Repo.from_path(str(tmp_path)).list_all_runs()
+    assert read_closed(tmp_path, run_hash).end_time is not None
 
 
 def test_a_directory_that_a_training_has_locked_can_be_the_repository(tmp_path):
