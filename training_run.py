@@ -313,7 +313,8 @@ def _headline(job: Job, device: torch.device) -> str:
     machine = job.provenance["machine"]
     gpu = machine["gpu"] if device.type == "cuda" else "no GPU in use"
     size = job.spec.size(job.first_stage.config)
-    return f"{machine['cores']} cores of {machine['processor']}, {gpu}; {size}"
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    return f"{cores} of {machine['processor']}, {gpu}; {size}"
 
 
 def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -> NoReturn:

@@ -474,7 +474,7 @@ STATE = {
         "an agent that is a tensor": lambda state: state.update(agent=torch.zeros(3)),
         "updates in words": lambda state: state["agent"].update(n_updates="x"),
         "a replay position outside": lambda state: state["replay"].update(position=10**6),
-        "a stack of two frames": lambda state: state["replay"].update(stack=torch.zeros(2, dtype=torch.int64)),
+        "a stack of three frames": lambda state: state["replay"].update(stack=torch.zeros(3, dtype=torch.int64)),
         "a count of frames in words": lambda state: state["replay"].update(n_frames="x"),
         "episodes in words": lambda state: state.update(episodes=["x"]),
         "a pending step too many": lambda state: state["replay"].update(pending=[pending()] * 3),
