@@ -1,4 +1,4 @@
-"""For every test: no display, Ctrl-C not ignored, figures at the end, a clean state of Aim, trained runs to share."""
+"""For every test: no display, no ignored signals, figures at the end, a clean state of Aim, trained runs to share."""
 
 import functools
 import hashlib
@@ -10,8 +10,9 @@ from types import ModuleType
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # Tests run beside each other; threads that wait for work would spin on the cores that others need.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell starts background jobs with SIGINT ignored, and the scripts under test would inherit that.
+# A shell starts background jobs with SIGINT ignored, nohup ignores SIGHUP, and the scripts under test would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 

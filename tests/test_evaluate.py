@@ -311,6 +311,7 @@ def test_without_worker_processes_it_drives_itself(place, monkeypatch, capsys):
         raise OSError(errno.EROFS, "Read-only file system")
 
     loaded = [checkpoint.load(place / "straight")]
+    monkeypatch.setattr(scoring_pool.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(scoring_pool, "ProcessPoolExecutor", no_semaphores)
     assert scoring_pool.score_checkpoints(loaded, (31, 36)) == [
         Score([drive_stock(*load_policy(loaded[0]), track) for track in (31, 36)])
