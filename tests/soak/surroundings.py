@@ -225,7 +225,8 @@ def killed_parent(script: str, steps: int, place: Path) -> Outcome:
         while process.poll() is None and time.monotonic() < deadline and not has_come(process):
             time.sleep(0.02)
         family = process.children(recursive=True) if process.poll() is None else []
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself, and `family` is empty
+            process.kill()
         _, alive = psutil.wait_procs(family, timeout=5)
         outcome.check(bool(family) and not alive, f"{phase}: {len(family)} children, of which {alive} live on")
         for child in alive:
@@ -242,6 +243,9 @@ def _has_workers(process: psutil.Popen) -> bool:
 
 
 def _is_scoring(process: psutil.Popen) -> bool:
+    # On a single core, evaluate.py drives without worker processes.
+    is_alone = len(os.sched_getaffinity(0)) == 1
     with contextlib.suppress(psutil.Error):
-        return any("evaluate.py" in " ".join(child.cmdline()) and child.children() for child in process.children())
+        scoring = [child for child in process.children() if "evaluate.py" in " ".join(child.cmdline())]
+        return any(is_alone or child.children() for child in scoring)
     return False
