@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +54,14 @@ EPISODE_METRICS: Mapping[str, str] = {
 }
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, which may be an animated GIF, and the words below it."""
+
+    image: PILImage.Image
+    caption: str
 
 
 class AimTracker:
@@ -111,7 +120,7 @@ class AimTracker:
         Numbers (Python's, NumPy's, torch's of any precision, of size 1) become points of a metric. NaN and infinity,
         through which Aim would silently draw the line, are left out, and `<name>_nonfinite` = 1 is tracked in their
         place. So are masked and complex numbers. Strings become `aim.Text`, larger arrays `aim.Distribution`, SB3's
-        Figure, Image and Video `aim.Image`.
+        Figure, Image and Video `aim.Image`, and so does a `Picture`, or a list of them for one step.
 
         Args:
             value: what to track.
@@ -412,6 +421,10 @@ def _to_aim(value: Any) -> tuple[bool, Any]:
 
     if isinstance(value, str):
         return True, aim.Text(value)
+    if isinstance(value, Picture):
+        return True, aim.Image(value.image, value.caption)
+    if isinstance(value, list) and all(isinstance(item, Picture) for item in value):
+        return True, [aim.Image(item.image, item.caption) for item in value]
     if isinstance(value, Figure):
         image = aim.Image(value.figure)
         # Whoever made the figure through pyplot has it loaded; a bare Figure has nothing to close.

@@ -71,6 +71,7 @@ class RunOptions:
         ".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo, may_change=True
     )
     aim: bool = setting(True, "track this run in Aim", may_change=True)
+    pictures: bool = setting(True, "track pictures of every evaluation's driving in Aim", may_change=True)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -121,17 +121,22 @@ class Score:
         return text if self.frames_to_finish is None else f"{text} in {self.frames_to_finish:.0f} frames"
 
 
-def drive(policy: Policy, env: gym.Env, track: int) -> TrackResult:
+def drive(
+    policy: Policy, env: gym.Env, track: int, look: Callable[[NDArray[np.uint8]], None] = lambda _: None
+) -> TrackResult:
     """Drive one episode on the track of seed `track`.
 
     Args:
         policy: chooses the actions.
         env: from `make_env(view)` or `make_stock_env(view)`, without training rules.
         track: the track's seed.
+        look: called with every observation, the first and the last ones too.
     """
     obs, _ = env.reset(seed=track)
+    look(obs)
     while True:
         obs, _, terminated, truncated, info = env.step(policy(obs))
+        look(obs)
         if terminated or truncated:
             episode = info["episode"]
             return TrackResult(
@@ -168,7 +173,11 @@ def drive_stock(
 
 
 def score(
-    policy: Policy, env: gym.Env, tracks: Iterable[int], is_stopped: Callable[[], bool] = lambda: False
+    policy: Policy,
+    env: gym.Env,
+    tracks: Iterable[int],
+    is_stopped: Callable[[], bool] = lambda: False,
+    drive_track: Callable[[Policy, gym.Env, int], TrackResult] = drive,
 ) -> Score | None:
     """Drive each track once, one after the other.
 
@@ -177,6 +186,7 @@ def score(
         env: as for `drive`.
         tracks: the tracks' seeds, at least one.
         is_stopped: asked before each track. Once it is true, the scoring ends and there is no score.
+        drive_track: what drives each of them.
 
     Returns:
         The score, or None if it was stopped.
@@ -188,5 +198,5 @@ def score(
     for track in tracks:
         if is_stopped():
             return None
-        results.append(drive(policy, env, track))
+        results.append(drive_track(policy, env, track))
     return Score(results)

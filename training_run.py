@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 import checkpoint
-from aim_writer import AimTracker
+from aim_writer import AimTracker, Picture
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, error_line
+from driving_pictures import Trajectory, animation, caption, record, track_map
 from film import check_ffmpeg
 from paths import is_server
 from process import (
@@ -38,7 +39,7 @@ from process import (
 )
 from progress_bar import ProgressBar
 from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
-from scoring import VALIDATION_TRACKS, Policy, Score, score
+from scoring import VALIDATION_TRACKS, Policy, Score, TrackResult, drive, score
 from settings import SettingError, fail
 from startup import complain, heard_signals, one_line
 
@@ -60,9 +61,11 @@ class Evaluator:
         self.latest: Score | None = None
         self.latest_step = latest_step
 
-    def evaluate(self, policy: Policy, step: int, stop: StopSignal) -> Score | None:
-        """Score `policy`; None if a stop called it off."""
-        result = score(policy, self.env, self.tracks, lambda: stop.received is not None)
+    def evaluate(
+        self, policy: Policy, step: int, stop: StopSignal, drive_track: Callable[..., TrackResult] = drive
+    ) -> Score | None:
+        """Score `policy`, each track driven by `drive_track`; None if a stop called it off."""
+        result = score(policy, self.env, self.tracks, lambda: stop.received is not None, drive_track)
         if result is not None:
             self.latest, self.latest_step = result, step
         return result
@@ -226,11 +229,30 @@ class TrainingRun:
         return self.stop.exit_code or int(self.saved_at != self.bar.steps)
 
     def evaluate(self, policy: Policy, step: int) -> Score | None:
-        """Score a policy and say so; `evaluator.is_best` tells whether to keep it. None if a stop called it off."""
-        result = self.evaluator.evaluate(policy, step, self.stop)
+        """Score a policy, say so and show it in Aim; `evaluator.is_best` tells whether to keep it.
+
+        None if a stop called it off.
+        """
+        trajectories: list[Trajectory] = []
+
+        def recorded(policy: Policy, env: gym.Env, track: int) -> TrackResult:
+            trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
+            return trajectories[-1].result
+
+        shows = self.job.options.aim and self.job.options.pictures
+        result = self.evaluator.evaluate(policy, step, self.stop, recorded if shows else drive)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
+            if trajectories:
+                self._show(trajectories, step)
         return result
+
+    def _show(self, trajectories: Sequence[Trajectory], step: int) -> None:
+        """Track the line driven on each track, and what the agent saw on the first of them."""
+        maps = [Picture(track_map(one), caption(one.result)) for one in trajectories]
+        seen = Picture(animation(trajectories[0]), caption(trajectories[0].result))
+        for name, value in (("driven_lines", maps), ("driving", seen)):
+            self.tracker.track(value, name, step, context={"subset": "eval"})
 
     def meta(self, step: int, episodes: int) -> dict[str, Any]:
         """What a checkpoint of this moment says of itself."""

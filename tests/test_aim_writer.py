@@ -1,5 +1,6 @@
 """The Aim writer, tested by reading the repository back."""
 
+import io
 import logging
 import os
 import re
@@ -27,13 +28,14 @@ import torch
 from aim.storage.context import Context
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv
+from PIL import Image as PILImage
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.logger import CSVOutputFormat, Figure, HParam, Image, Video, configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import aim_writer
-from aim_writer import EPISODE_METRICS, AimEpisodeCallback, AimTracker, AimWriter, split_key
+from aim_writer import EPISODE_METRICS, AimEpisodeCallback, AimTracker, AimWriter, Picture, split_key
 from beta_policy import BetaActorCriticPolicy
 from car_racing import ViewConfig, make_env
 from process import lock_directory
@@ -187,6 +189,21 @@ def test_pictures_texts_and_arrays_arrive_as_their_kinds(tracker):
     assert np.asarray(first_of(run, "image", "grey").to_pil_image()).shape == (10, 12)
     assert first_of(run, "image", "figure").width > 100
     assert first_of(run, "image", "video").to_pil_image().n_frames == 5
+
+
+def test_pictures_arrive_with_their_captions_several_for_one_step(tracker):
+    shades = [PILImage.new("L", (8, 6), shade) for shade in (10, 200)]
+    gif = io.BytesIO()
+    shades[0].save(gif, "gif", save_all=True, append_images=shades[1:], duration=80, loop=0)
+    tracker.track([Picture(shade, f"shade {i}") for i, shade in enumerate(shades)], "two", 3, context={"subset": "m"})
+    tracker.track(Picture(PILImage.open(gif), "both"), "moving", 3, context={"subset": "m"})
+    two = first_of(tracker._run, "image", "two")
+    assert [(image.caption, image.to_pil_image().getpixel((0, 0))) for image in two] == [
+        ("shade 0", 10),
+        ("shade 1", 200),
+    ]
+    moving = first_of(tracker._run, "image", "moving")
+    assert (moving.caption, moving.to_pil_image().n_frames, moving.to_pil_image().info["duration"]) == ("both", 2, 80)
 
 
 def test_hparams_of_sb3_join_the_runs(repo):

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from aim.storage.context import Context
 
 import checkpoint
 import ppo
@@ -136,6 +137,28 @@ def test_everything_is_in_aim(script, copied):
     assert run["command"].startswith(f"python {script} ")
     assert run["machine"]["cores"] >= 1
     assert re.fullmatch(r"unknown|[0-9a-f]{40}.*", run["commit"])
+
+
+def test_every_evaluation_is_seen_in_aim(script, copied):
+    run = read_closed(copied, checkpoint.load(copied / "run").meta["aim_run"])
+    context = Context({"subset": "eval"})
+    for name, images_at in (("driven_lines", lambda value: value), ("driving", lambda value: [value])):
+        steps, (values, _, _) = run.get_image_sequence(name, context).data.items_list()
+        assert steps == WHOLE[script].evaluations
+        for value in values:
+            (image,) = images_at(value)
+            assert image.caption.startswith("track 1000: ")
+            assert len(image.storage["data"]) < 600_000
+    assert image.format.lower() == "gif"
+    assert image.to_pil_image().n_frames > 1
+
+
+def test_without_pictures_there_are_none(script, here):
+    assert train_small(script, 64, "--no-pictures", "--checkpoint-dir", "run") == 0
+    run = read_closed(here, checkpoint.load(here / "run").meta["aim_run"])
+    assert ("mean_return", "eval") in read_metrics(run)
+    for name in ("driven_lines", "driving"):
+        assert run.get_image_sequence(name, Context({"subset": "eval"})) is None
 
 
 def test_evaluate_scores_it(small, tmp_path):
