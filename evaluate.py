@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class EvaluateOptions:
         None, "how many of the 100 scoring tracks to drive [all]", minimum=1, maximum=len(SCORING_TRACKS)
     )
     tracks: tuple[int, ...] = setting(
-        (), "drive these tracks instead, by their seeds", minimum=0, maximum=TRAINING_TRACK_SEEDS.start - 1
+        (), "drive these tracks instead, by their seeds: 3 44 90-99", minimum=0, maximum=TRAINING_TRACK_SEEDS.start - 1
     )
     actions: Actions | None = setting(
         None, "what a stochastic policy does [as its checkpoint says]", choices=("mean", "mode", "sampled")
@@ -63,7 +64,7 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         check_settings(self)
         if not self.checkpoint:
-            raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
+            raise SettingError("no checkpoint is named; name one or a run's directory: evaluate.py checkpoints/<run>")
         if len(set(self.tracks)) < len(self.tracks):
             raise SettingError("--tracks names a track twice; name each once")
         if self.tracks and self.episodes is not None:
@@ -156,12 +157,21 @@ def load_checkpoints(options: EvaluateOptions) -> list[Checkpoint]:
     return loaded
 
 
+def parsed_flags() -> dict[str, Any]:
+    """What stands on the command line, by the options' names. Checkpoints need no flag before them."""
+    parser = OneLineParser(__doc__ or "")
+    parser.add_argument("paths", nargs="*", metavar="CHECKPOINT", help="as --checkpoint")
+    add_flags(parser, EvaluateOptions)
+    parsed = parser.parse_args()
+    given = explicit_flags(EvaluateOptions, parsed)
+    checkpoints = (*parsed.paths, *given.get("checkpoint", ()))
+    return {**given, "checkpoint": checkpoints} if checkpoints else given
+
+
 def run() -> None:
     """The whole script, except for what a signal does."""
-    parser = OneLineParser(__doc__ or "")
-    add_flags(parser, EvaluateOptions)
     try:
-        options = EvaluateOptions(**explicit_flags(EvaluateOptions, parser.parse_args()))
+        options = EvaluateOptions(**parsed_flags())
         loaded = load_checkpoints(options)
     except (SettingError, CheckpointError) as error:
         fail(str(error))

@@ -54,7 +54,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.checkpoint is None:
-            raise SettingError("--checkpoint is missing; name a checkpoint or a run's directory")
+            raise SettingError("no checkpoint is named; name one or a run's directory")
         if self.to is None:
             raise SettingError(f"--to is missing; name {TARGETS}")
         if self.ending not in EXPORTERS:
@@ -177,10 +177,13 @@ EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
 
 def main() -> None:
     parser = OneLineParser(__doc__ or "")
+    # No flag is needed before the checkpoint; one with the flag wins.
+    parser.add_argument("path", nargs="?", metavar="CHECKPOINT", help="as --checkpoint")
     add_flags(parser, ExportOptions)
+    parsed = parser.parse_args()
     try:
         with unwinding_on_stop():
-            print(export(ExportOptions(**explicit_flags(ExportOptions, parser.parse_args()))))
+            print(export(ExportOptions(**{"checkpoint": parsed.path, **explicit_flags(ExportOptions, parsed)})))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

@@ -5,11 +5,14 @@ command-line flag with its help and its check, and is read back from checkpoints
 """
 
 import argparse
+import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
 from car_racing.settings import (
@@ -29,6 +32,9 @@ from startup import complain
 __all__ = ["MAX_NUMBER", "SettingError", "check_settings", "flag_of", "setting", "shown", "with_default"]
 
 ConfigT = TypeVar("ConfigT")
+
+# Numbers that a range such as 0-9 may stand for.
+MAX_RANGE = 100_000
 
 
 def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
@@ -60,23 +66,55 @@ def _add_flag(group: "argparse._ArgumentGroup", field: "dataclasses.Field[Any]",
         text += f" ({' or '.join(field.metadata['choices'])})"
     if field.default not in (None, ()):
         text += f" [{field.default}]"
+    wanted = scalar_type(hint)
     group.add_argument(
         flag,
         dest=field.name,
         action="extend" if is_tuple(hint) else "store",
         nargs="+" if is_tuple(hint) else None,
-        type=scalar_type(hint),
+        type=wanted if wanted is not int else _whole_numbers if is_tuple(hint) else _whole_number,
         default=argparse.SUPPRESS,
-        metavar=scalar_type(hint).__name__.upper(),
+        metavar=wanted.__name__.upper(),
         help=text,
     )
+
+
+def _whole_number(text: str) -> int:
+    """A whole number as people write it, 1e6 too."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    try:
+        number = Decimal(text)
+        if number == number.to_integral_value() and abs(number) <= MAX_NUMBER:
+            return int(number)
+    except (ArithmeticError, ValueError):
+        pass
+    raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number; write it like 1000000 or 1e6")
+
+
+def _whole_numbers(text: str) -> range:
+    """A whole number, or all from one to another: 0-9."""
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        number = _whole_number(text)
+        return range(number, number + 1)
+    if not int(first) <= int(last) < int(first) + MAX_RANGE:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} must go from a smaller number to a larger one, over at most {MAX_RANGE:,}"
+        )
+    return range(int(first), int(last) + 1)
 
 
 def explicit_flags(config_class: type, namespace: argparse.Namespace) -> dict[str, Any]:
     """The fields of a config dataclass whose flags stood on the command line, with their values."""
     names = {field.name for field in dataclasses.fields(config_class)}
     values = {name: value for name, value in vars(namespace).items() if name in names}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: tuple(_flat(value)) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _flat(values: list[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value if isinstance(value, range) else (value,)
 
 
 def saved_settings(config_class: type, saved: dict[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
@@ -175,6 +213,26 @@ class OneLineParser(argparse.ArgumentParser):
         # Wide enough that a short help stands beside `--x, --no-x`.
         formatter = functools.partial(argparse.HelpFormatter, max_help_position=40)
         super().__init__(description=description, allow_abbrev=False, formatter_class=formatter)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
+            meant = [near for flag in flags if (near := self._nearest_flag(flag)) is not None]
+            question = f"; did you mean {' and '.join(meant)}?" if meant else ""
+            self.error(f"unrecognized arguments: {shown(' '.join(unknown))}{question}")
+        return parsed
+
+    def _nearest_flag(self, flag: str) -> str | None:
+        """The flag that another spelling, an abbreviation (--lr) or a part of its name (--steps) may stand for."""
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        for near in difflib.get_close_matches(flag, known, n=1, cutoff=0.75):
+            return near
+        name = flag.removeprefix("--")
+        words = {other: other.removeprefix("--").split("-") for other in known}
+        by_initials = (other for other in known if name == "".join(word[:1] for word in words[other]))
+        by_part = (other for other in known if name in words[other])
+        return next(by_initials, None) or next(by_part, None)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message} (--help lists the flags)")

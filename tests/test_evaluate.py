@@ -105,7 +105,7 @@ def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
 
 def test_several_checkpoints_are_compared_track_by_track(place):
     code, stdout, stderr = run_evaluate(
-        place, "--checkpoint", "straight", "bent", "straight", "--tracks", 31, 36, "--json", "compared.json"
+        place, "straight", "--checkpoint", "bent", "straight", "--tracks", 31, 36, "--json", "compared.json"
     )
     assert code == 0, stderr
     assert "2 chosen tracks of CarRacing-v3" in stdout
@@ -340,7 +340,7 @@ def test_no_training_track_can_be_scored():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("", "--checkpoint is missing"),
+        ("", "no checkpoint is named; name one or a run's directory"),
         ("--checkpoint nowhere", "there is no checkpoint at nowhere"),
         ("--checkpoint straight nowhere", "there is no checkpoint at nowhere"),
         ("--checkpoint straight --episodes 0", "--episodes must be at least 1"),

@@ -196,7 +196,7 @@ def test_endings_without_an_export_are_refused(tmp_path, monkeypatch, name):
 
 def test_mistakes_are_named(tmp_path):
     for options, message in (
-        ({}, "--checkpoint is missing"),
+        ({}, "no checkpoint is named"),
         ({"checkpoint": "x"}, "--to is missing"),
     ):
         with pytest.raises(SettingError, match=message):
@@ -219,4 +219,4 @@ def test_mistakes_are_named(tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     code, stdout, stderr = finish(start("export.py", "--to", "x.zip", cwd=tmp_path))
     assert (code, stdout) == (2, "")
-    assert stderr == "export.py: --checkpoint is missing; name a checkpoint or a run's directory\n"
+    assert stderr == "export.py: no checkpoint is named; name one or a run's directory\n"

@@ -59,6 +59,53 @@ def test_flags_become_fields_and_what_is_not_given_leaves_no_trace():
         Config(seeds=(3, -1))
 
 
+def test_whole_numbers_are_read_as_people_write_them():
+    given = parse("--size", "1e1", "--seeds", "0-3", "44", "1E2", "7-7")
+    assert given == {"size": 10, "seeds": (0, 1, 2, 3, 44, 100, 7)}
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--size", "2.5"], "argument --size: 2.5 is no whole number; write it like 1000000 or 1e6"),
+        (["--size", "1e99999999"], "argument --size: 1e99999999 is no whole number"),
+        (["--size", "nan"], "argument --size: nan is no whole number"),
+        (["--size", "0-9"], "argument --size: 0-9 is no whole number"),
+        (["--seeds", "9-0"], "argument --seeds: 9-0 must go from a smaller number to a larger one"),
+        (["--seeds", "0-999999999999"], "argument --seeds: 0-999999999999 must go from"),
+        (["--seeds", "1-x"], "argument --seeds: 1-x is no whole number"),
+        (["--sized", "3"], "unrecognized arguments: --sized 3; did you mean --size? (--help lists the flags)"),
+        (["--s", "3"], "unrecognized arguments: --s 3; did you mean --size?"),
+        (["--wholly=1"], "unrecognized arguments: --wholly=1 (--help lists the flags)"),
+        (["3"], "unrecognized arguments: 3 (--help lists the flags)"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_with_its_mend(argv, why, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse(*argv)
+    said = capsys.readouterr().err
+    assert (exit_.value.code, said.count("\n")) == (2, 1)
+    assert why in said
+
+
+@pytest.mark.parametrize(
+    ("config_class", "written", "meant"),
+    [
+        (PPOConfig, "--lr", "--learning-rate"),
+        (PPOConfig, "--envs", "--n-envs"),
+        (PPOConfig, "--gae", "--gae-lambda"),
+        (SACConfig, "--totalsteps", "--total-steps"),
+        (RunOptions, "--evalfreq", "--eval-freq"),
+    ],
+)
+def test_abbreviations_and_parts_of_names_lead_to_the_flag(config_class, written, meant, capsys):
+    parser = OneLineParser("test")
+    add_flags(parser, config_class)
+    with pytest.raises(SystemExit):
+        parser.parse_args([written, "1"])
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

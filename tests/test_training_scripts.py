@@ -228,7 +228,7 @@ def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(her
 
 
 def test_a_stop_before_the_last_evaluation_leaves_just_that_to_do(here, monkeypatch, script):
-    def stopped(self, policy, step, stop):
+    def stopped(self, policy, step, stop, *_):
         stop.received = signal.SIGTERM
 
     with monkeypatch.context() as patch:
@@ -299,7 +299,11 @@ def test_bad_flags_are_named_before_anything_is_created(here, script, argv, mess
     [
         ("train_ppo.py", ["--n-envs", "0"], "--n-envs must be at least 1, not 0"),
         ("train.py", ["--resume", "nowhere"], "there is no checkpoint at nowhere"),
-        ("train.py", ["--sede", "3"], "unrecognized arguments: --sede 3 (--help lists the flags)"),
+        (
+            "train.py",
+            ["--sede", "3"],
+            "unrecognized arguments: --sede 3; did you mean --seed? (--help lists the flags)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path, script, argv, line):
