@@ -4,6 +4,7 @@ SAC: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018. DrQ
 Is All You Need: Regularizing Deep Reinforcement Learning from Pixels", 2020. One update, `SACAgent.update`:
 
     (s, a, r, s', d) ~ replay buffer                        r: sum of n rewards; d: gamma^n, or 0 where the game ended
+    in half of them, s, a, s' = mirror(s, a, s')            left for right, steering too
     s, s' = shift(s), shift(s')                             DrQ's augmentation
     a' ~ pi(. | s')
     y = r + d (min_i Q'_i(s', a') - alpha log pi(a' | s'))  the soft Bellman target
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from augmentation import half_mirrored, normalize_pixels, random_shift
 from car_racing import Frame
 from car_racing.config import GameConfig, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, error_line
@@ -78,6 +80,9 @@ class SACConfig(GameConfig):
     train_freq: int = setting(1, "steps between updates; more pay where a step is cheap beside an update", minimum=1)
     learning_rate: float = setting(7e-4, "Adam's step size at the start, for encoder, critic and actor", above=0.0)
     alpha_learning_rate: float = setting(1e-3, "Adam's step size at the start, for the temperature alpha", above=0.0)
+    flip: bool = setting(
+        True, "learn from half of each batch as its mirror image: left for right, steering too", before=False
+    )
     encode_once: bool = setting(
         False,
         "encode each observation once in an update, as DrQ-v2 does: the target critic has no encoder of its own, and "
@@ -121,7 +126,7 @@ class SACConfig(GameConfig):
     max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
     lost_start_prob: float = with_default(GameConfig, "lost_start_prob", 0.2)
-    mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.3)
+    mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,38 +161,6 @@ def size_in_words(config: SACConfig) -> str:
 
 CONFIG_CLASS: type = SACConfig
 TOTAL = "total_steps"
-
-
-def random_shift(obs: torch.Tensor, offsets: torch.Tensor, pad: int) -> torch.Tensor:
-    """Shift each observation by a few pixels, with its border pixels repeated outwards (DrQ's augmentation).
-
-    Args:
-        obs: (batch, channels, height, width); all channels of an observation move together.
-        offsets: int64 (batch, 2), rows and columns, in [0, 2 * pad]; `pad` is no shift.
-        pad: pixels repeated on each side.
-
-    Returns:
-        Of the shape and dtype of `obs`.
-    """
-    batch, channels, height, width = obs.shape
-    # F.pad has no uint8 on the GPU, and floats would be four times the memory to move.
-    padded = obs.new_empty((batch, channels, height, width + 2 * pad))
-    padded[..., pad : pad + width] = obs
-    padded[..., :pad] = obs[..., :1]
-    padded[..., pad + width :] = obs[..., -1:]
-    # Each row of the result lies somewhere in `padded` as it is, so all of them are picked at once.
-    rows = torch.arange(height, device=obs.device) + offsets[:, :1] - pad
-    first_rows = height * torch.arange(batch * channels, device=obs.device).view(batch, channels, 1)
-    starts = (first_rows + rows.clamp(0, height - 1)[:, None]) * padded.shape[3] + offsets[:, 1, None, None]
-    windows = padded.flatten().unfold(0, width, 1)
-    return windows.index_select(0, starts.flatten()).view(obs.shape)
-
-
-def normalize_pixels(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Pixels, uint8 (batch, channels, height, width), in [-0.5, 0.5], channels last in memory for fast convolutions."""
-    # The channels are interleaved as bytes, which moves a quarter of the memory that floats would take.
-    interleaved = torch.stack(obs.unbind(1), dim=-1)
-    return interleaved.to(dtype).mul_(1.0 / 255.0).sub_(0.5).permute(0, 3, 1, 2)
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
@@ -385,6 +358,9 @@ class SACAgent:
         """One update of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
         config = self.config
         batch = replay.sample(config.batch_size, self.generator)
+        if config.flip:
+            # The game is symmetric, but its tracks turn left all in all. So each bend is learnt both ways.
+            batch = half_mirrored(batch)
         # Critic and actor see the same shifted pixels, so these are normalized once for both.
         batch = batch._replace(obs=self._augmented(batch.obs), next_obs=self._augmented(batch.next_obs))
         noise, next_noise = self._noise(config.batch_size), self._noise(config.batch_size)

@@ -9,7 +9,7 @@ from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import WINDOW_H, WINDOW_W
 from numpy.typing import NDArray
 
-from car_racing.camera import X_SHRINK, Y_SCALE, Y_SHRINK, shrunk
+from car_racing.camera import X_SCALE, X_SHRINK, Y_SCALE, Y_SHRINK, shrunk
 from car_racing.config import FRAME_SIZE
 from car_racing.palette import Colour, Palette, Picture, grey
 
@@ -32,6 +32,13 @@ VERTICAL_BARS: list[tuple[int, Colour]] = [
 ]
 HORIZONTAL_BARS: list[tuple[int, Colour]] = [(20, (0, 255, 0)), (30, (255, 0, 0))]
 SMALLEST_SHOWN = 1e-4
+
+# What changes in the strip where the game is mirrored, in frame pixels: the rows that are all strip, and the columns of
+# the two bars that point left or right, each symmetric about the bar's zero.
+STRIP_ROWS = slice(-(-STRIP_TOP * FRAME_SIZE // WINDOW_H), FRAME_SIZE)
+_ZEROS = [round(place * UNIT_X * X_SCALE) for place, _ in HORIZONTAL_BARS]
+_REACH = (_ZEROS[1] - _ZEROS[0]) // 2
+SIDEWAYS_BARS = [slice(zero - _REACH, zero + _REACH) for zero in _ZEROS]
 
 
 class Indicators:

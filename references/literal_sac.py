@@ -49,6 +49,20 @@ def literal_shift(obs: Tensor, offsets: Tensor, pad: int) -> Tensor:
     return torch.stack(windows)
 
 
+def literal_mirror(obs: Tensor) -> Tensor:
+    """Pictures (batch, channels, 84, 84) from right to left.
+
+    The lowest ten rows are the indicators' strip. In it only two bars are turned: that of the steering about the edge
+    before column 42, and that of the turning about the edge before column 63, ten columns to each side.
+    """
+    columns = list(range(84))
+    for zero in (42, 63):
+        for distance in range(10):
+            columns[zero + distance], columns[zero - 1 - distance] = zero - 1 - distance, zero + distance
+    rows = [obs[:, :, row][..., columns] if row >= 74 else obs[:, :, row].flip(-1) for row in range(84)]
+    return torch.stack(rows, dim=2)
+
+
 class LiteralSAC:
     """A literal twin of an agent that has not been updated yet.
 
@@ -107,6 +121,13 @@ class LiteralSAC:
     def update(self, replay: Replay) -> None:
         """One update of the critic and, where it is their turn, of the actor, the temperature and the target."""
         batch = replay.sample(self.config.batch_size, self.generator)
+        if self.config.flip:
+            half = self.config.batch_size // 2
+            obs = torch.cat([literal_mirror(batch.obs[:half]), batch.obs[half:]])
+            next_obs = torch.cat([literal_mirror(batch.next_obs[:half]), batch.next_obs[half:]])
+            sign = torch.ones_like(batch.actions)
+            sign[:half, 0] = -1.0
+            batch = Batch(obs, sign * batch.actions, batch.rewards, next_obs, batch.discounts)
         obs, next_obs = self._shifted(batch.obs), self._shifted(batch.next_obs)
         noise, next_noise = self._noise(), self._noise()
         rewards, discounts = batch.rewards.to(self.dtype), batch.discounts.to(self.dtype)

@@ -1,4 +1,4 @@
-"""SAC + DrQ against references: np.pad, torch's distributions, the literal update of `references.literal_sac`.
+"""SAC + DrQ against references: torch's distributions, the literal update of `references.literal_sac`.
 
 At the end, a toy task in pixels that an agent must learn.
 """
@@ -14,6 +14,7 @@ import torch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 import checkpoint
+from augmentation import normalize_pixels
 from checkpoint import Checkpoint
 from references.literal_sac import LiteralSAC
 from replay_buffer import Batch
@@ -27,10 +28,8 @@ from sac_drq import (
     load_agent,
     load_policy,
     make_replay,
-    normalize_pixels,
     policy_of,
     policy_state,
-    random_shift,
 )
 from settings import SettingError
 from tests.replay_streams import feed, random_stream, saved_and_loaded
@@ -66,32 +65,6 @@ def test_the_replay_buffer_stores_each_frame_once(frame_stack):
     naive_n_bytes = 30_000 * 2 * frame_stack * 84 * 84
     n_bytes = make_replay(SACConfig(frame_stack=frame_stack), CPU).nbytes
     assert 30_000 * 84 * 84 < n_bytes <= 230e6 < naive_n_bytes / (1.75 * frame_stack)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
-@pytest.mark.parametrize("pad", [0, 1, 3])
-def test_random_shift_is_padding_with_the_edge_and_cropping(pad, dtype):
-    """Every offset there is. Channels of different contents show that they move together."""
-    offsets = torch.cartesian_prod(torch.arange(2 * pad + 1), torch.arange(2 * pad + 1))
-    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (len(offsets), 3, 5, 7))).to(dtype)
-    shifted = random_shift(obs, offsets, pad)
-    assert (shifted.shape, shifted.dtype) == (obs.shape, dtype)
-    for picture, (row, column), result in zip(obs.numpy(), offsets.tolist(), shifted.numpy(), strict=True):
-        padded = np.pad(picture, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
-        np.testing.assert_array_equal(result, padded[:, row : row + 5, column : column + 7])
-
-
-def test_an_offset_of_pad_is_no_shift():
-    obs = torch.randint(0, 256, (4, 2, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(random_shift(obs, torch.full((4, 2), 3), 3), obs)
-    assert torch.equal(random_shift(obs, torch.zeros((4, 2), dtype=torch.int64), 0), obs)
-
-
-def test_random_shift_leaves_what_it_is_given():
-    obs = torch.randint(0, 256, (4, 2, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    given = obs.clone()
-    random_shift(obs, torch.zeros((4, 2), dtype=torch.int64), 2).zero_()
-    assert torch.equal(obs, given)
 
 
 def make_actor(**settings):
@@ -184,6 +157,7 @@ VARIANTS = {
     "light": {},
     "drq": {"encoder": "drq"},
     "encode once": {"encode_once": True},
+    "no mirror images": {"flip": False},
     "colour, two frames": {"grayscale": False, "frame_stack": 2},
     "other rhythms": {"actor_update_freq": 3, "target_update_freq": 1, "tau": 0.3, "pad": 0},
     "other numbers": {"learning_rate": 3e-3, "alpha_learning_rate": 1e-2, "target_entropy": 5.0, "pad": 9},
