@@ -76,6 +76,7 @@ class AimTracker:
         run_name: the run's name in Aim.
         params: plain nested values (numbers, strings, lists, dicts) to store on the run, by top-level key.
         run_hash: go on with this run instead of beginning a new one.
+        is_addition: add to a run that has ended; its name and its status stay as they are.
 
     Attributes:
         has_failed: whether anything in Aim has gone wrong in this process. Its threads may then hold up the end of the
@@ -90,6 +91,7 @@ class AimTracker:
         run_name: str,
         params: Mapping[str, Any],
         run_hash: str | None = None,
+        is_addition: bool = False,
     ) -> None:
         self._run: Any = None
         self._lock: int | None = None
@@ -97,7 +99,8 @@ class AimTracker:
         self._repo = ""
         self._run_name = run_name
         self._asked_hash = run_hash
-        self._params: dict[str, Any] = {**params, "status": "running"}
+        self._is_addition = is_addition
+        self._params: dict[str, Any] = dict(params) if is_addition else {**params, "status": "running"}
         # When to try to open the run again, by `time.monotonic`; None for never.
         self._next_try: float | None = None
         if repo is None:
@@ -181,7 +184,8 @@ class AimTracker:
         self._next_try = None
         if self._run is None:
             return
-        self.set_param("status", status)
+        if not self._is_addition:
+            self.set_param("status", status)
         run, self._run = self._run, None
 
         def close() -> None:
@@ -228,8 +232,9 @@ class AimTracker:
             self._next_try = None if _is_server(self._repo) else time.monotonic() + RETRY_INTERVAL_S
             raise
         self._run = run
-        with self._no_raise("did not take its name"):
-            run.name = self._run_name
+        if not self._is_addition:
+            with self._no_raise("did not take its name"):
+                run.name = self._run_name
         for key, value in self._params.items():
             self.set_param(key, value)
 
@@ -249,7 +254,8 @@ class AimTracker:
         AimTracker.has_failed = True
         if not self._has_warned:
             self._has_warned = True
-            log.warning("Aim: the run %s; training goes on, tracking may have gaps", what)
+            goes_on = "nothing is added to it" if self._is_addition else "training goes on, tracking may have gaps"
+            log.warning("Aim: the run %s; %s", what, goes_on)
 
 
 class AimWriter(KVWriter):
@@ -357,11 +363,29 @@ def _open_run(repo: str, run_hash: str | None, database_wait_s: float) -> Any:
     if run_hash is not None:
         for wait_s in (RUN_LIST_AGE_S, 0.0):
             try:
-                return aim.Run(run_hash=run_hash, force_resume=True, **options)
+                with _without_alarm():
+                    return aim.Run(run_hash=run_hash, force_resume=True, **options)
             except MissingRunError:
                 time.sleep(wait_s)
         log.warning("Aim: run %s is not in %s; tracking goes on in a new run there", run_hash, repo)
     return aim.Run(experiment=EXPERIMENT, **options)
+
+
+@contextmanager
+def _without_alarm() -> Iterator[None]:
+    """At every resume Aim warns of other writers of the run, which `_lock_run` keeps out."""
+    lock_log = logging.getLogger("aim.sdk.lock_manager")
+    level = lock_log.level
+    lock_log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        lock_log.setLevel(level)
+
+
+def holds_run(repo: str, run_hash: str) -> bool:
+    """Whether a run is in the repository of a directory. Of a server nobody knows."""
+    return not _is_server(repo) and (Path(repo).expanduser() / ".aim" / "meta" / "chunks" / run_hash).exists()
 
 
 def _wait_for_database(directory: Path, wait_s: float) -> None:

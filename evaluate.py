@@ -9,6 +9,7 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import checkpoint
+from aim_writer import AimTracker, holds_run
 from car_racing import TRAINING_TRACK_SEEDS
 from checkpoint import Checkpoint, CheckpointError, error_line
 from film import MAX_GIF_TRACKS, check_ffmpeg, new_film
@@ -30,11 +32,16 @@ from output_file import check_output_file
 from paths import check_path, path_from
 from policies import load_policy
 from process import tell_passed_over
-from score_report import text_report, write_json
+from score_report import summary, text_report, write_json
 from scoring import SCORING_TRACKS, Actions, Score, drive_stock
 from scoring_pool import score_checkpoints
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 from startup import complain, stdout_failure, unwinding_on_stop
+
+# What of a score is a metric in Aim, besides all of it as parameters.
+SCORE_METRICS = ("mean_return", "median_return", "min_return", "lap_finish_rate", "frames_to_finish")
+# As Aim makes them. A checkpoint may be a stranger's, and a hash becomes part of a path.
+RUN_HASH = re.compile(r"[0-9a-f]{24}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class EvaluateOptions:
     json: str | None = setting(None, "write every track's result to this file", check=check_path)
     video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4", check=check_path)
     gif: str | None = setting(None, "the same as a small .gif", check=check_path)
+    aim: bool = setting(True, "add the score over all scoring tracks to the run in Aim that the checkpoint is of")
+    aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -141,6 +150,25 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
     for path in (json_path, *films):
         if path is not None:
             print(f"Written: {path}", flush=True)
+    if options.aim and list(options.tracks_to_score) == list(SCORING_TRACKS):
+        for one, score in zip(loaded, scores, strict=True):
+            add_to_aim(options.aim_repo, one, score)
+
+
+def add_to_aim(repo: str, loaded: Checkpoint, score: Score) -> None:
+    """Add a score to the run that the checkpoint is of, as parameters and as metrics at its step."""
+    run_hash, step = loaded.meta.get("aim_run"), loaded.meta.get("steps")
+    if not (isinstance(run_hash, str) and RUN_HASH.fullmatch(run_hash) and type(step) is int):
+        return
+    if not holds_run(repo, run_hash):
+        return
+    figures = summary(score)
+    with AimTracker(repo, "", {"score": {**figures, "at_step": step}}, run_hash, is_addition=True) as tracker:
+        for name in SCORE_METRICS:
+            if figures[name] is not None:
+                tracker.track(figures[name], name, step, context={"subset": "score"})
+        if tracker.run_hash is not None:
+            print(f"In Aim:  run {run_hash} in {repo}", flush=True)
 
 
 def load_checkpoints(options: EvaluateOptions) -> list[Checkpoint]:

@@ -353,7 +353,7 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         tell_other_versions(job.resumed)
     try:
         code = train(job)
-        _leave(_score_best(job.directory) if job.options.score and code == 0 else code)
+        _leave(_score_best(job) if job.options.score and code == 0 else code)
     except (SettingError, CheckpointError) as error:
         complain(str(error))
         _leave(2)
@@ -367,14 +367,16 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         _leave(1)
 
 
-def _score_best(directory: Path) -> int:
+def _score_best(job: Job) -> int:
     """Run `evaluate.py` as the user would, hand stop signals on to it, and return its exit code."""
+    directory, options = job.directory, job.options
     here, best = Path(__file__).parent, directory / checkpoint.BEST
     # Where this process is killed, the scoring ends too.
     tied = [sys.executable, "-I", str(here / "end_with_parent.py"), str(os.getpid())]
     command = [sys.executable, str(here / "evaluate.py"), "--checkpoint", str(best)]
     outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
-    scoring = subprocess.Popen([*tied, *command, *outputs])
+    tracking = ["--aim-repo", options.aim_repo] if options.aim and not is_server(options.aim_repo) else ["--no-aim"]
+    scoring = subprocess.Popen([*tied, *command, *outputs, *tracking])
     for number in heard_signals():
         signal.signal(number, lambda received, _: scoring.send_signal(received))
     code = scoring.wait()

@@ -268,6 +268,16 @@ def test_resumed_run_goes_on_in_the_same_series(tmp_path):
     assert len(list(aim.Repo.from_path(str(tmp_path)).list_all_runs())) == 1
 
 
+def test_a_resumed_run_raises_no_alarm(repo, capfd, caplog):
+    """Aim warns of other writers whenever a run is gone on with."""
+    with AimTracker(repo, "test", {}) as tracker:
+        run_hash = tracker.run_hash
+    with AimTracker(repo, "test", {}, run_hash) as tracker:
+        assert tracker.run_hash == run_hash
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
 def test_resuming_a_run_that_is_gone_begins_a_new_one_and_says_so(tmp_path, caplog):
     with AimTracker(str(tmp_path), "test", {}, "0123456789abcdef01234567") as tracker:
         assert tracker.run_hash not in (None, "0123456789abcdef01234567")

@@ -23,13 +23,15 @@ import film
 import ppo
 import scoring_pool
 import training_run
+from aim_writer import AimTracker
 from car_racing import TRAINING_TRACK_SEEDS, make_env, make_stock_env
 from evaluate import EvaluateOptions
 from policies import load_policy
+from run_options import RunOptions
 from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
 from settings import OneLineParser, SettingError, add_flags, explicit_flags
 from startup import STOP_SIGNALS, _unfailing_text
-from tests.helpers import SMALL_PPO, finish, start
+from tests.helpers import SMALL_PPO, finish, read_closed, read_metrics, start
 from tests.soak.faults import tmpfs
 
 
@@ -227,6 +229,59 @@ def test_scores_are_printed_where_not_every_character_can_be(place):
     assert r" \xb1 0.0 (mean \xb1 standard deviation)" in stdout
 
 
+def save_tracked(directory, run_hash):
+    """A copy of `straight` that says of which run in Aim it is."""
+    meta = {"agent": "ppo", "config": vars(SMALL_PPO), "steps": 1234, "frames": 12340, "aim_run": run_hash}
+    return checkpoint.save(directory, "tracked", meta, {"policy": ppo.make_networks(SMALL_PPO).state_dict()})
+
+
+def test_a_score_is_added_to_the_run_in_aim(tmp_path, monkeypatch, capsys, scored_at_once):
+    with AimTracker(tmp_path, "mine", {"agent": "ppo"}) as tracker:
+        run_hash = tracker.run_hash
+    tracked = save_tracked(tmp_path, run_hash)
+    for flags in ((), ("--tracks", 31, 36), ("--no-aim",)):
+        use_arguments(monkeypatch, tracked, "--aim-repo", tmp_path, *flags)
+        evaluate.main()
+        assert ("In Aim:" in capsys.readouterr().out) == (flags == ())
+    run = read_closed(tmp_path, run_hash)
+    assert (run.name, run["status"], run["agent"]) == ("mine", "finished", "ppo")
+    assert run["score"]["mean_return"] == 1.5
+    assert run["score"]["n_tracks"] == 2
+    assert run["score"]["at_step"] == 1234
+    series = {name: points for (name, subset), points in read_metrics(run).items() if subset == "score"}
+    assert series == {
+        "mean_return": {1234: 1.5},
+        "median_return": {1234: 1.5},
+        "min_return": {1234: 1.0},
+        "lap_finish_rate": {1234: 0.0},
+    }
+
+
+@pytest.mark.parametrize("run_hash", ["0123456789abcdef01234567", "../../precious", "", 5, None])
+def test_a_run_that_is_not_there_gets_no_score(tmp_path, monkeypatch, capsys, scored_at_once, run_hash):
+    use_arguments(monkeypatch, save_tracked(tmp_path / "ckpt", run_hash), "--aim-repo", tmp_path / "repo")
+    evaluate.main()
+    said = capsys.readouterr()
+    assert "In Aim:" not in said.out
+    assert said.err == ""
+    assert not (tmp_path / "repo").exists()
+
+
+def test_a_run_in_progress_is_left_alone(tmp_path, monkeypatch, capsys, caplog, scored_at_once):
+    with AimTracker(tmp_path, "mine", {}) as tracker:
+        use_arguments(monkeypatch, save_tracked(tmp_path, tracker.run_hash), "--aim-repo", tmp_path)
+        evaluate.main()
+        assert "In Aim:" not in capsys.readouterr().out
+        (record,) = caplog.records
+        assert "another process is writing" in record.getMessage()
+        assert "nothing is added to it" in record.getMessage()
+        tracker.track(1.0, "x", 1)
+        run_hash = tracker.run_hash
+    run = read_closed(tmp_path, run_hash)
+    assert run["status"] == "finished"
+    assert read_metrics(run) == {("x", None): {1: 1.0}}
+
+
 def test_no_link_is_written_through(place, tmp_path, monkeypatch, scored_at_once):
     """Links that a stranger laid where the report goes, and where an earlier version put its unfinished one."""
     precious = tmp_path / "precious"
@@ -248,7 +303,15 @@ def test_a_home_directory_is_found(place, monkeypatch, scored_at_once):
     assert not (place / "~").exists()
 
 
-def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, tmp_path):
+def job_in(directory, **options):
+    return SimpleNamespace(directory=directory, options=RunOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "tracking"),
+    [({"aim_repo": "runs"}, (True, "runs")), ({"aim": False}, (False, ".")), ({"aim_repo": "aim://a:1"}, (False, "."))],
+)
+def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, tmp_path, options, tracking):
     commands = []
 
     class Scoring:
@@ -260,13 +323,14 @@ def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, t
 
     monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
     monkeypatch.setattr(training_run.signal, "signal", lambda *_: None)
-    assert training_run._score_best(tmp_path) == 3
+    assert training_run._score_best(job_in(tmp_path, **options)) == 3
     parser = OneLineParser("")
     add_flags(parser, EvaluateOptions)
     options = EvaluateOptions(**explicit_flags(EvaluateOptions, parser.parse_args(commands[0][2:])))
     assert options.checkpoint == (str(tmp_path / "best"),)
     assert options.tracks_to_score == SCORING_TRACKS
     assert (options.json, options.video) == (str(tmp_path / "score.json"), str(tmp_path / "drive.mp4"))
+    assert (options.aim, options.aim_repo) == tracking
 
 
 def test_a_stop_is_handed_on_to_the_scoring(monkeypatch, tmp_path):
@@ -287,7 +351,7 @@ def test_a_stop_is_handed_on_to_the_scoring(monkeypatch, tmp_path):
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     monkeypatch.setattr(training_run, "subprocess", SimpleNamespace(Popen=Scoring))
     try:
-        assert training_run._score_best(tmp_path) == 130
+        assert training_run._score_best(job_in(tmp_path)) == 130
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -156,8 +156,8 @@ def test_the_best_is_scored_where_that_was_asked_for_and_no_stop_came(
     monkeypatch.chdir(tmp_path)
     directories = []
 
-    def score_best(directory):
-        directories.append(str(directory))
+    def score_best(job):
+        directories.append(str(job.directory))
         return 3
 
     monkeypatch.setattr(training_run, "_score_best", score_best)
