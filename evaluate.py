@@ -1,4 +1,4 @@
-"""Score checkpoints on unseen tracks of the unmodified CarRacing-v3, compare them, and film them.
+"""Score checkpoints on unseen tracks of the unmodified CarRacing-v3, compare them, film them, and make a page of it.
 
 Several checkpoints drive the same tracks and are compared track by track. The same checkpoint gives the same numbers
 each time, on any number of cores.
@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,22 @@ from tqdm import tqdm
 
 import checkpoint
 from aim_writer import AimTracker, holds_run
-from car_racing import TRAINING_TRACK_SEEDS
+from car_racing import TRAINING_TRACK_SEEDS, ViewConfig
 from checkpoint import Checkpoint, CheckpointError, error_line
+from driving_pictures import record
 from film import MAX_GIF_TRACKS, check_ffmpeg, new_film
+from html_report import ShownLap, tracks_to_show, write_report
 from output_file import check_output_file
 from paths import check_path, path_from
 from policies import load_policy
 from process import tell_passed_over
 from score_report import summary, text_report, write_json
-from scoring import SCORING_TRACKS, Actions, Score, drive_stock
+from scoring import SCORING_TRACKS, Actions, Policy, Score, drive_stock, stock_env
 from scoring_pool import score_checkpoints
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 from startup import complain, stdout_failure, unwinding_on_stop
 
+REPORT_FILE = "index.html"
 # What of a score is a metric in Aim, besides all of it as parameters.
 SCORE_METRICS = ("mean_return", "median_return", "min_return", "lap_finish_rate", "frames_to_finish")
 # As Aim makes them. A checkpoint may be a stranger's, and a hash becomes part of a path.
@@ -67,6 +71,11 @@ class EvaluateOptions:
     json: str | None = setting(None, "write every track's result to this file", check=check_path)
     video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4", check=check_path)
     gif: str | None = setting(None, "the same as a small .gif", check=check_path)
+    report: str | None = setting(
+        None,
+        "write a page with charts, maps and films of the score to index.html in this directory",
+        check=check_path,
+    )
     aim: bool = setting(True, "add the score over all scoring tracks to the run in Aim that the checkpoint is of")
     aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
 
@@ -95,6 +104,9 @@ class EvaluateOptions:
             check_ffmpeg(suffix, flag)
             if len(self.checkpoint) > 1:
                 raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
+        if self.report is not None:
+            check_output_file(path_from(self.report, "--report") / REPORT_FILE, "--report")
+            check_ffmpeg(".small.mp4", "--report")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
             raise SettingError(
                 f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.tracks_to_film)}; name fewer or take "
@@ -131,6 +143,28 @@ def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | Non
             drive_stock(policy, view, track, add_to_all)
 
 
+def film_lap(policy: Policy, view: ViewConfig, track: int, title: str) -> ShownLap:
+    """Drive a track of the stock game once more, as when it was scored, for its line and its film."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "lap.small.mp4"
+        with new_film(path) as add_frame, stock_env(view, track, add_frame) as env:
+            trajectory = record(policy, env, track, keeps_pictures=False)
+        return ShownLap(title, trajectory, path.read_bytes())
+
+
+def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
+    """Write the page about the scores, with three laps of the first checkpoint.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    torch.set_num_threads(1)  # as in the scoring, for the same numbers
+    policy, view = load_policy(loaded[0], options.actions)
+    shown = tracks_to_show(scores[0]).items()
+    laps = [film_lap(policy, view, track, title) for track, title in tqdm(shown, desc="filming", unit="track")]
+    write_report(path, loaded, scores, laps)
+
+
 def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
     """Print the scores, and write the file and the films that the options name.
 
@@ -147,7 +181,10 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
         print(text_report(loaded, scores), flush=True)
     if films:
         make_films(films, loaded[0], options.actions, options.tracks_to_film)
-    for path in (json_path, *films):
+    report = None if options.report is None else path_from(options.report, "--report") / REPORT_FILE
+    if report is not None:
+        make_report(report, options, loaded, scores)
+    for path in (json_path, *films, report):
         if path is not None:
             print(f"Written: {path}", flush=True)
     if options.aim and list(options.tracks_to_score) == list(SCORING_TRACKS):

@@ -23,6 +23,11 @@ MAX_GIF_TRACKS = 3
 
 FORMATS = {
     ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
+    # For a page: a few hundred kilobytes a lap, and a player can begin before it has all of it.
+    ".small.mp4": [
+        *("-vf", f"scale={GIF_WIDTH}:-2:flags=area", "-c:v", "libx264", "-crf", "26", "-pix_fmt", "yuv420p"),
+        *("-movflags", "+faststart"),
+    ],
     ".gif": [
         "-vf",
         f"fps={GIF_FPS},scale={GIF_WIDTH}:-1:flags=area,split[a][b];"
@@ -39,7 +44,7 @@ def new_film(path: Path) -> Iterator[AddFrame]:
     """Make a film frame by frame. It is put in place at the end of the block, unless that ends with an error.
 
     Args:
-        path: ends in .mp4, or in .gif for a GIF that is `GIF_WIDTH` pixels wide.
+        path: ends in .mp4, in .small.mp4 for a small one, or in .gif for a GIF; these are `GIF_WIDTH` pixels wide.
 
     Yields:
         The function that appends a frame.
@@ -49,7 +54,8 @@ def new_film(path: Path) -> Iterator[AddFrame]:
     """
     with replacing(path) as new_path:
         # `file:`, since ffmpeg takes the part of a name before a colon for a protocol.
-        ffmpeg = _start_ffmpeg([*FORMATS[path.suffix], f"file:{new_path}"])
+        kind = next(ending for ending in sorted(FORMATS, key=len, reverse=True) if path.name.endswith(ending))
+        ffmpeg = _start_ffmpeg([*FORMATS[kind], f"file:{new_path}"])
 
         def add_frame(frame: NDArray[np.uint8]) -> None:
             assert ffmpeg.stdin is not None

@@ -116,10 +116,10 @@ def _json_entry(loaded: Checkpoint, score: Score, first: Score, actions: Actions
 
 def _single_report(loaded: Checkpoint, score: Score) -> str:
     spread = f"{score.mean:.1f} ± {score.std:.1f} (mean ± standard deviation)"
-    frames = score.frames_to_finish
+    frames, interval = score.frames_to_finish, interval_in_words(return_interval(score))
     lines = [
-        f"{loaded.path} ({_training(loaded)}) on {_tracks(score)} of CarRacing-v3",
-        f"  return            {spread}, {CONFIDENCE:.0%} interval of the mean {_interval(return_interval(score))}",
+        f"{loaded.path} ({_training(loaded)}) on {tracks_in_words(score)} of CarRacing-v3",
+        f"  return            {spread}, {CONFIDENCE:.0%} interval of the mean {interval}",
         f"  median            {score.median:.1f}",
         f"  worst, best       {score.minimum:.1f}, {score.maximum:.1f}",
         f"  laps finished     {score.lap_finish_rate:.0%}",
@@ -137,7 +137,7 @@ def _comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
         f"{'':{width}}  {'return':>15}  {'95% interval':>15}  {'median':>6}  {'worst':>6}  {'best':>6}  {'laps':>4}  "
         f"{'frames':>6}  missed"
     )
-    lines = [f"{_tracks(scores[0])} of CarRacing-v3", header]
+    lines = [f"{tracks_in_words(scores[0])} of CarRacing-v3", header]
     lines += [f"{path:{width}}  {_table_row(score)}" for path, score in zip(paths, scores, strict=True)]
     lines.append("worst tracks")
     lines += [f"{path:{width}}  {_worst_tracks(score)}" for path, score in zip(paths, scores, strict=True)]
@@ -145,7 +145,7 @@ def _comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
     for path, score in zip(paths[1:], scores[1:], strict=True):
         difference = Difference.between(score, scores[0])
         lines.append(
-            f"{path:{width}}  {difference.mean:+.1f} (95% interval {_interval(difference.interval)}), "
+            f"{path:{width}}  {difference.mean:+.1f} (95% interval {interval_in_words(difference.interval)}), "
             f"better on {difference.n_better} of {len(score.results)} tracks"
         )
     return "\n".join(lines)
@@ -154,13 +154,14 @@ def _comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
 def _table_row(score: Score) -> str:
     spread, frames = f"{score.mean:.1f} ± {score.std:.1f}", score.frames_to_finish
     return (
-        f"{spread:>15}  {_interval(return_interval(score)):>15}  {score.median:6.1f}  {score.minimum:6.1f}  "
+        f"{spread:>15}  {interval_in_words(return_interval(score)):>15}  {score.median:6.1f}  {score.minimum:6.1f}  "
         f"{score.maximum:6.1f}  {score.lap_finish_rate:4.0%}  {'-' if frames is None else f'{frames:.0f}':>6}  "
         f"{score.tiles_missed:6.1f}"
     )
 
 
-def _tracks(score: Score) -> str:
+def tracks_in_words(score: Score) -> str:
+    """Which tracks a score is over."""
     tracks = [result.track for result in score.results]
     if tracks == list(SCORING_TRACKS):
         return f"the {len(tracks)} scoring tracks (seeds {tracks[0]} to {tracks[-1]})"
@@ -180,5 +181,6 @@ def _worst_tracks(score: Score) -> str:
     return ", ".join(f"{result.track} ({result.episode_return:.0f}, {result.tiles_missed} missed)" for result in worst)
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
+def interval_in_words(interval: tuple[float, float] | None) -> str:
+    """An interval's ends, or a dash for none."""
     return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"

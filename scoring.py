@@ -1,7 +1,8 @@
 """Score a policy on fixed tracks that training never meets."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -150,16 +151,16 @@ def drive(
             )
 
 
-def drive_stock(
-    policy: Policy, view: ViewConfig, track: int, watch: Callable[[NDArray[np.uint8]], None] | None = None
-) -> TrackResult:
-    """Drive one episode of the unmodified CarRacing-v3.
+@contextmanager
+def stock_env(
+    view: ViewConfig, track: int, watch: Callable[[NDArray[np.uint8]], None] | None = None
+) -> Iterator[gym.Env]:
+    """The unmodified CarRacing-v3 for one episode on a track.
 
     Seeds torch's global generator with the track, so that a policy that draws its actions gets the same result on the
     same track each time.
 
     Args:
-        policy: chooses the actions.
         view: what the policy was trained with.
         track: the track's seed.
         watch: called with every frame of the window, uint8 (height, width, 3).
@@ -167,9 +168,17 @@ def drive_stock(
     torch.manual_seed(track)
     env = make_stock_env(view, watch)
     try:
-        return drive(policy, env, track)
+        yield env
     finally:
         env.close()
+
+
+def drive_stock(
+    policy: Policy, view: ViewConfig, track: int, watch: Callable[[NDArray[np.uint8]], None] | None = None
+) -> TrackResult:
+    """Drive one episode of the unmodified CarRacing-v3; the arguments are those of `drive` and `stock_env`."""
+    with stock_env(view, track, watch) as env:
+        return drive(policy, env, track)
 
 
 def score(

@@ -72,13 +72,22 @@ def scored_at_once(monkeypatch):
 def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
     args = ("--checkpoint", "straight", "--tracks", 31, 36)
     code, stdout, stderr = run_evaluate(
-        place, *args, "--json", "out/a.json", "--video", "out/drive.mp4", "--gif", "out/drive.gif"
+        place,
+        *args,
+        "--json",
+        "out/a.json",
+        "--video",
+        "out/drive.mp4",
+        "--gif",
+        "out/drive.gif",
+        "--report",
+        "out/page",
     )
     assert code == 0, stderr
     assert "straight (ppo, 1,234 steps, 12,340 frames) on 2 chosen tracks" in stdout
     again = run_evaluate(place, *args, "--json", "out/b.json")
     report, written = stdout.split("Written: ", 1)
-    assert written == "out/a.json\nWritten: out/drive.mp4\nWritten: out/drive.gif\n"
+    assert written == "out/a.json\nWritten: out/drive.mp4\nWritten: out/drive.gif\nWritten: out/page/index.html\n"
     assert again[:2] == (0, f"{report}Written: out/b.json\n")
     first, second = (json.loads((place / "out" / name).read_text())["checkpoints"] for name in ("a.json", "b.json"))
     assert first == second
@@ -102,7 +111,17 @@ def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
     with Image.open(place / "out" / "drive.gif") as gif:
         assert gif.size == (480, 384)
         assert gif.n_frames == pytest.approx(n_frames / 4, abs=3)
-    assert sorted(path.name for path in (place / "out").iterdir()) == ["a.json", "b.json", "drive.gif", "drive.mp4"]
+    assert sorted(path.name for path in (place / "out").iterdir()) == [
+        "a.json",
+        "b.json",
+        "drive.gif",
+        "drive.mp4",
+        "page",
+    ]
+    page = (place / "out" / "page" / "index.html").read_text(encoding="utf-8")
+    assert (page.count("data:image/png;"), page.count("data:video/mp4;")) == (2, 2)
+    for track in tracks:
+        assert f"track {track['track']}: {track['episode_return']:.1f}, no lap" in page, "the same drive was filmed"
 
 
 def test_several_checkpoints_are_compared_track_by_track(place):
