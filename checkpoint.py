@@ -154,15 +154,36 @@ def save_step(
 ) -> Path:
     """Write the checkpoint of a time step and drop all but the newest `KEPT` of them."""
     path = save(run_directory, f"{STEP_PREFIX}{step:09d}", meta, state, arrays)
-    whole = [other for other in _newest_first(run_directory) if _has_whole_manifest(other)]
-    kept = {path, *whole[:KEPT]}
+    kept = {path, *whole_steps(run_directory)[:KEPT]}
     for old in _step_directories(run_directory):
         if old not in kept and not _is_of_other_version(old):  # older, damaged, and what a kill has left of one
-            with contextlib.suppress(OSError):
-                (old / MANIFEST).unlink(missing_ok=True)  # first: what a kill leaves then is no checkpoint
-                _remove_own_files(old, keep=lambda _: False)
-                old.rmdir()
+            remove(old)
     return path
+
+
+def whole_steps(run_directory: Path) -> list[Path]:
+    """The checkpoints of a run's steps whose manifests are whole, the one saved last in front."""
+    return [path for path in _newest_first(run_directory) if _has_whole_manifest(path)]
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, but no file that is not its own. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        (path / MANIFEST).unlink(missing_ok=True)  # first: what a kill leaves then is no checkpoint
+        _remove_own_files(path, keep=lambda _: False)
+        path.rmdir()
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, from its manifest alone.
+
+    Raises:
+        CheckpointError: if that cannot be read.
+    """
+    meta = _read_manifest(path).get("meta")
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path / MANIFEST} says nothing of the run")
+    return meta
 
 
 def find_run(path: Path) -> Path:

@@ -1,0 +1,181 @@
+"""List runs and what they came to, and remove checkpoints that are no longer needed.
+
+A run's best checkpoint and its newest ones always stay.
+"""
+
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+from checkpoint import CheckpointError
+from paths import check_path, path_from
+from process import from_here, lock_directory
+from run_options import best_of
+from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from startup import complain
+
+HEADER = ("run", "agent", "steps", "best", "score", "laps", "checkpoints", "size")
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """The list.
+
+    Raises:
+        SettingError: if an option is out of its range, or two do not go together.
+    """
+
+    directory: str = setting("checkpoints", "directory below which the runs are", check=check_path)
+    prune: bool = setting(False, "remove all but the best and the newest checkpoints of every run, after asking")
+    keep: int = setting(1, "how many of the newest --prune leaves", minimum=1)
+    yes: bool = setting(False, "remove without asking")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.yes and not self.prune:
+            raise SettingError("--yes answers what --prune asks; give both or neither")
+        if self.prune and not self.yes and not sys.stdin.isatty():
+            raise SettingError("--prune asks first, and there is no terminal to answer in; add --yes")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory.
+
+    Attributes:
+        path: the directory.
+        steps: the checkpoints of its steps, the newest in front.
+        meta: what the newest says of itself, or the best where there is no other.
+    """
+
+    path: Path
+    steps: Sequence[Path]
+    meta: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk, scores and films too."""
+        return size_of(self.path)
+
+
+def find_runs(directory: Path) -> list[Run]:
+    """The runs at or below a directory, by name.
+
+    Raises:
+        SettingError: if there is no such directory.
+    """
+    if not directory.is_dir():
+        raise SettingError(f"--directory {directory} is no directory; name the one that holds the runs")
+    checkpoints = (manifest.parent for manifest in directory.rglob(f"*/{checkpoint.MANIFEST}"))
+    paths = {
+        path.parent for path in checkpoints if path.name == checkpoint.BEST or checkpoint.STEP_NAME.fullmatch(path.name)
+    }
+    runs = []
+    for path in sorted(paths):
+        steps = checkpoint.whole_steps(path)
+        try:
+            runs.append(Run(path, steps, checkpoint.read_meta(steps[0] if steps else path / checkpoint.BEST)))
+        except CheckpointError as error:
+            complain(str(error))
+    return runs
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files below a directory. Links are not followed."""
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def row_of(run: Run) -> tuple[str, ...]:
+    """A run's line in the list."""
+    best = best_of(run.meta.get("best"))
+    score, laps = _score(run.path)
+    steps = run.meta.get("steps")
+    return (
+        str(from_here(run.path)),
+        str(run.meta.get("agent")),
+        f"{steps:,}" if isinstance(steps, int) else "-",
+        "-" if best is None else f"{best.mean:.1f}",
+        score,
+        laps,
+        str(len(run.steps)),
+        in_bytes(run.size),
+    )
+
+
+def _score(path: Path) -> tuple[str, str]:
+    """The mean return and the laps finished that `score.json` tells, or dashes."""
+    try:
+        summary = json.loads((path / "score.json").read_text(encoding="utf-8"))["checkpoints"][0]["summary"]
+        return f"{float(summary['mean_return']):.1f}", f"{float(summary['lap_finish_rate']):.0%}"
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return "-", "-"
+
+
+def in_bytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns, the first two to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def prune(runs: Sequence[Run], options: RunsOptions) -> None:
+    """Remove the older checkpoints, unless the user says no."""
+    old = {run.path: list(run.steps[options.keep :]) for run in runs}
+    paths = [path for steps in old.values() for path in steps]
+    if not paths:
+        print("Nothing to remove.", flush=True)
+        return
+    size = in_bytes(sum(map(size_of, paths)))
+    question = f"Remove {len(paths)} checkpoints, {size}? The best and the newest {options.keep} of a run stay. [y/N] "
+    if not options.yes and input(question).strip().lower() not in ("y", "yes"):
+        print("Nothing was removed.", flush=True)
+        return
+    for directory, steps in old.items():
+        try:
+            with lock_directory(directory):
+                for path in steps:
+                    checkpoint.remove(path)
+        except SettingError:
+            complain(f"{from_here(directory)} is in training; it was left alone")
+    left = sum(path.exists() for path in paths)
+    print(f"Removed {len(paths) - left} checkpoints.", flush=True)
+
+
+def main() -> None:
+    parser = OneLineParser(__doc__ or "")
+    add_flags(parser, RunsOptions)
+    try:
+        options = RunsOptions(**explicit_flags(RunsOptions, parser.parse_args()))
+        runs = find_runs(path_from(options.directory, "--directory"))
+    except SettingError as error:
+        fail(str(error))
+    if not runs:
+        print(f"No runs below {options.directory}.")
+        return
+    print(table([HEADER, *map(row_of, runs)]), flush=True)
+    if options.prune:
+        prune(runs, options)
+
+
+if __name__ == "__main__":
+    main()
