@@ -24,6 +24,7 @@ import checkpoint
 import evaluate
 import export
 import run_options
+import runs
 from checkpoint import CheckpointError
 from policies import load_policy, recipe_of
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
@@ -105,6 +106,7 @@ ALL_SCRIPTS = (
     Script("evaluate.py", (evaluate.EvaluateOptions,)),
     Script("export.py", (export.ExportOptions,)),
     Script("aim_page.py", (aim_page.PageOptions,)),
+    Script("runs.py", (runs.RunsOptions,)),
 )
 
 
