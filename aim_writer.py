@@ -22,7 +22,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import torch
@@ -187,17 +187,8 @@ class AimTracker:
         if not self._is_addition:
             self.set_param("status", status)
         run, self._run = self._run, None
-
-        def close() -> None:
-            with self._no_raise("could not be closed"):
-                run.close()
-
-        closer = threading.Thread(target=close, daemon=True)
-        closer.start()
-        closer.join(CLOSE_TIMEOUT_S)
+        self._close_in_time(run)
         self._release_lock()
-        if closer.is_alive():
-            self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
 
     def __enter__(self) -> Self:
         return self
@@ -219,17 +210,17 @@ class AimTracker:
         try:
             if self._asked_hash is not None:
                 self._lock = _lock_run(self._repo, self._asked_hash)
-            run = _open_run(self._repo, self._asked_hash, database_wait_s)
+            run = _open_run(self._repo, self._asked_hash, database_wait_s, self._is_addition)
             if run.hash != self._asked_hash:
                 self._release_lock()
                 self._lock = _lock_run(self._repo, run.hash)
         except Exception:  # raised again below; the callers say it, and training goes on
-            self._release_lock()
-            if run is not None:
-                # The next try makes another one. Left as it is, this one would look live in Aim for good.
-                run.close()
             # A server that is not there can hold up a training for minutes each time it is asked.
             self._next_try = None if _is_server(self._repo) else time.monotonic() + RETRY_INTERVAL_S
+            if run is not None:
+                # The next try makes another one. Left as it is, this one would look live in Aim for good.
+                self._close_in_time(run)
+            self._release_lock()
             raise
         self._run = run
         if not self._is_addition:
@@ -237,6 +228,17 @@ class AimTracker:
                 run.name = self._run_name
         for key, value in self._params.items():
             self.set_param(key, value)
+
+    def _close_in_time(self, run: Any) -> None:
+        def close() -> None:
+            with self._no_raise("could not be closed"):
+                run.close()
+
+        closer = threading.Thread(target=close, daemon=True)
+        closer.start()
+        closer.join(CLOSE_TIMEOUT_S)
+        if closer.is_alive():
+            self._warn(f"did not close within {CLOSE_TIMEOUT_S:.0f} s and is left open")
 
     def _release_lock(self) -> None:
         if self._lock is not None:
@@ -347,7 +349,7 @@ def _directory_or_server(repo: str | os.PathLike[str]) -> str:
     return str(Path(name).expanduser().resolve())
 
 
-def _open_run(repo: str, run_hash: str | None, database_wait_s: float) -> Any:
+def _open_run(repo: str, run_hash: str | None, database_wait_s: float, is_addition: bool) -> Any:
     import aim  # a second of start-up and 100 MB, which a run without tracking need not pay
     from aim.sdk.errors import MissingRunError
 
@@ -360,6 +362,8 @@ def _open_run(repo: str, run_hash: str | None, database_wait_s: float) -> Any:
         _wait_for_database(directory, database_wait_s)
     # Log capture can die on bytes that are not UTF-8 and take the system metrics with it.
     options: dict[str, Any] = {"repo": repo, "log_system_params": False, "capture_terminal_logs": False}
+    if is_addition:
+        options["system_tracking_interval"] = None  # the processor's load is that of the training
     if run_hash is not None:
         for wait_s in (RUN_LIST_AGE_S, 0.0):
             try:
@@ -383,9 +387,21 @@ def _without_alarm() -> Iterator[None]:
         lock_log.setLevel(level)
 
 
-def holds_run(repo: str, run_hash: str) -> bool:
-    """Whether a run is in the repository of a directory. Of a server nobody knows."""
-    return not _is_server(repo) and (Path(repo).expanduser() / ".aim" / "meta" / "chunks" / run_hash).exists()
+def holds_run(repo: Path, run_hash: str) -> bool:
+    """Whether a run is in the repository of a directory, as far as that can be read."""
+    try:
+        return (repo / ".aim" / "meta" / "chunks" / run_hash).exists()
+    except OSError:
+        return False
+
+
+def leave(code: int) -> NoReturn:
+    """Exit, past whatever Aim may still have running where it has failed."""
+    if AimTracker.has_failed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _wait_for_database(directory: Path, wait_s: float) -> None:

@@ -9,6 +9,7 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -25,18 +26,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import checkpoint
-from aim_writer import AimTracker, holds_run
-from car_racing import TRAINING_TRACK_SEEDS, ViewConfig
+from aim_writer import AimTracker, holds_run, leave
+from car_racing import TRAINING_TRACK_SEEDS
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import record
-from film import MAX_GIF_TRACKS, check_ffmpeg, new_film
-from html_report import ShownLap, tracks_to_show, write_report
+from film import MAX_GIF_TRACKS, SMALL, check_ffmpeg, new_film
 from output_file import check_output_file
 from paths import check_path, path_from
 from policies import load_policy
 from process import tell_passed_over
 from score_report import summary, text_report, write_json
-from scoring import SCORING_TRACKS, Actions, Policy, Score, drive_stock, stock_env
+from scoring import SCORING_TRACKS, Actions, Score, drive_stock, stock_env
 from scoring_pool import score_checkpoints
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
 from startup import complain, stdout_failure, unwinding_on_stop
@@ -104,14 +104,27 @@ class EvaluateOptions:
             check_ffmpeg(suffix, flag)
             if len(self.checkpoint) > 1:
                 raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
-        if self.report is not None:
-            check_output_file(path_from(self.report, "--report") / REPORT_FILE, "--report")
-            check_ffmpeg(".small.mp4", "--report")
+        report = self.report_path
+        if report is not None:
+            check_output_file(report, "--report")
+            check_ffmpeg(SMALL, "--report")
+            for flag, other in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
+                if other is not None and path_from(other, flag).absolute() in (
+                    report.absolute(),
+                    report.parent.absolute(),
+                ):
+                    raise SettingError(f"{flag} and --report name one file, {other}; give each its own")
+            check_charts("--report")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
             raise SettingError(
                 f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.tracks_to_film)}; name fewer or take "
                 "--video"
             )
+
+    @property
+    def report_path(self) -> Path | None:
+        """The page to write, if one is wanted."""
+        return None if self.report is None else path_from(self.report, "--report") / REPORT_FILE
 
     @property
     def tracks_to_score(self) -> Sequence[int]:
@@ -143,13 +156,16 @@ def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | Non
             drive_stock(policy, view, track, add_to_all)
 
 
-def film_lap(policy: Policy, view: ViewConfig, track: int, title: str) -> ShownLap:
-    """Drive a track of the stock game once more, as when it was scored, for its line and its film."""
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "lap.small.mp4"
-        with new_film(path) as add_frame, stock_env(view, track, add_frame) as env:
-            trajectory = record(policy, env, track, keeps_pictures=False)
-        return ShownLap(title, trajectory, path.read_bytes())
+def check_charts(flag: str) -> None:
+    """Import what draws charts, which only a report needs, and which a user's settings can break.
+
+    Raises:
+        SettingError: if it cannot be used.
+    """
+    try:
+        importlib.import_module("html_report")
+    except (ImportError, ValueError, OSError) as error:
+        raise SettingError(f"{flag}: matplotlib cannot be used ({error_line(error)}); leave {flag} out") from None
 
 
 def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
@@ -158,41 +174,52 @@ def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoin
     Raises:
         OSError: if it cannot be written.
     """
+    from html_report import ShownLap, tracks_to_show, write_report
+
     torch.set_num_threads(1)  # as in the scoring, for the same numbers
     policy, view = load_policy(loaded[0], options.actions)
-    shown = tracks_to_show(scores[0]).items()
-    laps = [film_lap(policy, view, track, title) for track, title in tqdm(shown, desc="filming", unit="track")]
+    laps = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=".") as directory:
+        for track, title in tqdm(tracks_to_show(scores[0]).items(), desc="filming", unit="track"):
+            film = Path(directory) / f"{track}.mp4"
+            # Driven once more, as when it was scored.
+            with new_film(film, SMALL) as add_frame, stock_env(view, track, add_frame) as env:
+                trajectory = record(policy, env, track, keeps_pictures=False)
+            laps.append(ShownLap(title, trajectory, film.read_bytes()))
     write_report(path, loaded, scores, laps)
 
 
 def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
-    """Print the scores, and write the file and the films that the options name.
+    """Print the scores, write the files that the options name, and add the scores to their runs in Aim.
 
     Raises:
         OSError: if a file cannot be written.
     """
-    targets = (("--json", options.json), ("--video", options.video), ("--gif", options.gif))
-    json_path, *film_paths = (None if path is None else path_from(path, flag) for flag, path in targets)
-    films = [path for path in film_paths if path is not None]
+    json_path = None if options.json is None else path_from(options.json, "--json")
     try:
         if json_path is not None:
             write_json(json_path, loaded, scores, options.actions)
     finally:
         print(text_report(loaded, scores), flush=True)
+    if json_path is not None:
+        print(f"Written: {json_path}", flush=True)
+    # Before what takes longer and may fail.
+    if options.aim and options.actions is None and list(options.tracks_to_score) == list(SCORING_TRACKS):
+        for one, score in zip(loaded, scores, strict=True):
+            add_to_aim(path_from(options.aim_repo, "--aim-repo"), one, score)
+    named = (("--video", options.video), ("--gif", options.gif))
+    films = [path_from(path, flag) for flag, path in named if path is not None]
     if films:
         make_films(films, loaded[0], options.actions, options.tracks_to_film)
-    report = None if options.report is None else path_from(options.report, "--report") / REPORT_FILE
-    if report is not None:
-        make_report(report, options, loaded, scores)
-    for path in (json_path, *films, report):
-        if path is not None:
+        for path in films:
             print(f"Written: {path}", flush=True)
-    if options.aim and list(options.tracks_to_score) == list(SCORING_TRACKS):
-        for one, score in zip(loaded, scores, strict=True):
-            add_to_aim(options.aim_repo, one, score)
+    if options.report_path is not None:
+        make_report(options.report_path, options, loaded, scores)
+        print(f"Written: {options.report_path}", flush=True)
 
 
-def add_to_aim(repo: str, loaded: Checkpoint, score: Score) -> None:
+def add_to_aim(repo: Path, loaded: Checkpoint, score: Score) -> None:
     """Add a score to the run that the checkpoint is of, as parameters and as metrics at its step."""
     run_hash, step = loaded.meta.get("aim_run"), loaded.meta.get("steps")
     if not (isinstance(run_hash, str) and RUN_HASH.fullmatch(run_hash) and type(step) is int):
@@ -229,8 +256,9 @@ def parsed_flags() -> dict[str, Any]:
     add_flags(parser, EvaluateOptions)
     parsed = parser.parse_args()
     given = explicit_flags(EvaluateOptions, parsed)
-    checkpoints = (*parsed.paths, *given.get("checkpoint", ()))
-    return {**given, "checkpoint": checkpoints} if checkpoints else given
+    if parsed.paths and "checkpoint" in given:
+        raise SettingError("checkpoints are named with --checkpoint and without it; name all in one way")
+    return {"checkpoint": tuple(parsed.paths), **given}
 
 
 def run() -> None:
@@ -257,9 +285,15 @@ def run() -> None:
 
 
 def main() -> None:
-    # Unfinished files are removed and the worker processes ended on the way out.
-    with unwinding_on_stop():
-        run()
+    code: Any = 0
+    try:
+        # Unfinished files are removed and the worker processes ended on the way out.
+        with unwinding_on_stop():
+            run()
+    except SystemExit as end:
+        code = end.code
+    if code or AimTracker.has_failed:
+        leave(code)
 
 
 if __name__ == "__main__":

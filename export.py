@@ -29,7 +29,7 @@ from paths import check_path, path_from
 from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
 from policy_files import INPUT, OUTPUT, can_write_onnx, write_onnx, write_torchscript
 from process import check_writable_directory, python_command, quoted, shell_command, tell_passed_over
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting, shown
 from startup import unwinding_on_stop
 
 TARGETS = "a file that ends in .zip, .onnx, .pt or .toml, or a directory, without an ending"
@@ -177,13 +177,16 @@ EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
 
 def main() -> None:
     parser = OneLineParser(__doc__ or "")
-    # No flag is needed before the checkpoint; one with the flag wins.
+    # No flag is needed before the checkpoint.
     parser.add_argument("path", nargs="?", metavar="CHECKPOINT", help="as --checkpoint")
     add_flags(parser, ExportOptions)
     parsed = parser.parse_args()
+    given = explicit_flags(ExportOptions, parsed)
     try:
+        if parsed.path is not None and "checkpoint" in given:
+            raise SettingError(f"--checkpoint and {shown(parsed.path)} both name a checkpoint; name one")
         with unwinding_on_stop():
-            print(export(ExportOptions(**{"checkpoint": parsed.path, **explicit_flags(ExportOptions, parsed)})))
+            print(export(ExportOptions(**{"checkpoint": parsed.path, **given})))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

@@ -21,10 +21,11 @@ GIF_WIDTH = 480
 # ffmpeg keeps every frame of a GIF in memory, some 140 MB a track, until it knows all colours.
 MAX_GIF_TRACKS = 3
 
+SMALL = "small"
 FORMATS = {
     ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
     # For a page: a few hundred kilobytes a lap, and a player can begin before it has all of it.
-    ".small.mp4": [
+    SMALL: [
         *("-vf", f"scale={GIF_WIDTH}:-2:flags=area", "-c:v", "libx264", "-crf", "26", "-pix_fmt", "yuv420p"),
         *("-movflags", "+faststart"),
     ],
@@ -40,11 +41,12 @@ AddFrame = Callable[[NDArray[np.uint8]], None]
 
 
 @contextmanager
-def new_film(path: Path) -> Iterator[AddFrame]:
+def new_film(path: Path, kind: str | None = None) -> Iterator[AddFrame]:
     """Make a film frame by frame. It is put in place at the end of the block, unless that ends with an error.
 
     Args:
-        path: ends in .mp4, in .small.mp4 for a small one, or in .gif for a GIF; these are `GIF_WIDTH` pixels wide.
+        path: ends in .mp4, or in .gif for a GIF that is `GIF_WIDTH` pixels wide.
+        kind: `SMALL` for an .mp4 of that width; None for what the path's ending says.
 
     Yields:
         The function that appends a frame.
@@ -54,8 +56,7 @@ def new_film(path: Path) -> Iterator[AddFrame]:
     """
     with replacing(path) as new_path:
         # `file:`, since ffmpeg takes the part of a name before a colon for a protocol.
-        kind = next(ending for ending in sorted(FORMATS, key=len, reverse=True) if path.name.endswith(ending))
-        ffmpeg = _start_ffmpeg([*FORMATS[kind], f"file:{new_path}"])
+        ffmpeg = _start_ffmpeg([*FORMATS[kind or path.suffix], f"file:{new_path}"])
 
         def add_frame(frame: NDArray[np.uint8]) -> None:
             assert ffmpeg.stdin is not None
@@ -75,14 +76,14 @@ def new_film(path: Path) -> Iterator[AddFrame]:
 
 
 @functools.cache
-def check_ffmpeg(suffix: str, flag: str) -> None:
-    """Try out, before anything is driven, that a film of this kind can be made here.
+def check_ffmpeg(kind: str, flag: str) -> None:
+    """Try out, before anything is driven, that a film of this kind (`FORMATS`) can be made here.
 
     Raises:
         SettingError: if it cannot.
     """
     try:
-        ffmpeg = _start_ffmpeg([*FORMATS[suffix], "-f", "null", "-"])
+        ffmpeg = _start_ffmpeg([*FORMATS[kind], "-f", "null", "-"])
         _, complaint = ffmpeg.communicate(bytes(3 * WINDOW_W * WINDOW_H))
         if ffmpeg.returncode:
             raise OSError(_reason(ffmpeg, complaint))

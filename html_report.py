@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from gymnasium.envs.box2d.car_racing import FPS
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -82,11 +82,13 @@ class ShownLap:
 
 
 def tracks_to_show(score: Score) -> dict[int, str]:
-    """The worst, the median and the best track of a score, each once, with what they are."""
-    ordered = sorted(score.results, key=lambda result: result.episode_return)
-    titles: dict[int, str] = {}
-    for title, result in (("Worst", ordered[0]), ("Median", ordered[len(ordered) // 2]), ("Best", ordered[-1])):
-        titles.setdefault(result.track, f"{title} track")
+    """The worst, the median and the best track of a score, as far as these are different ones, with what they are."""
+    worst, *others = sorted(score.results, key=lambda result: result.episode_return)
+    titles = {worst.track: "Worst track"}
+    if len(others) > 1:
+        titles[others[(len(others) - 1) // 2].track] = "Median track"
+    if others:
+        titles[others[-1].track] = "Best track"
     return titles
 
 
@@ -102,14 +104,15 @@ def write_report(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Scor
     Raises:
         OSError: if the file cannot be written.
     """
-    names = [str(one.path) for one in loaded]
+    names = [_printable(one.path) for one in loaded]
     tracks = tracks_in_words(scores[0])
-    with mpl.rc_context(CHART_STYLE):
+    # The user's own settings of matplotlib have no say.
+    with style.context(["default", CHART_STYLE]):
         parts = [
             f"<h1>{escape(', '.join(names))}</h1>",
             f"<p>Scored on {escape(tracks)} of the unmodified CarRacing-v3, which training never meets. "
             "A return is the sum of the game's own rewards.</p>",
-            _scores_table(loaded, scores),
+            _scores_table(names, loaded, scores),
             "<h2>Returns</h2>",
             _returns_chart(names, scores),
             _differences(names, scores),
@@ -123,7 +126,7 @@ def write_report(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Scor
         new_path.write_text(page, encoding="utf-8")
 
 
-def _scores_table(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
+def _scores_table(names: Sequence[str], loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
     interval = f"{CONFIDENCE:.0%} interval of the mean"
     header = (
         "",
@@ -134,15 +137,15 @@ def _scores_table(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
         "best",
         "laps finished",
         "frames a lap",
-        "steps",
-        "frames",
+        "steps of training",
+        "frames of training",
     )
     rows = []
-    for one, score in zip(loaded, scores, strict=True):
+    for name, one, score in zip(names, loaded, scores, strict=True):
         frames = score.frames_to_finish
         rows.append(
             (
-                str(one.path),
+                name,
                 f"{score.mean:.1f} ± {score.std:.1f}",
                 interval_in_words(return_interval(score)),
                 f"{score.median:.1f}",
@@ -164,33 +167,37 @@ def _returns_chart(names: Sequence[str], scores: Sequence[Score]) -> str:
     axes = figure.subplots()
     bins = np.linspace(lowest, max(highest, lowest + 1.0), 31)
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
-    axes.hist(returns, bins=list(bins), label=list(names), color=colours)
+    axes.hist(returns, bins=list(bins), color=colours)
     axes.set(xlabel="return", ylabel="tracks")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(names) > 1:
-        axes.legend(frameon=False)
-    return _svg(figure)
+    # The names stand in the page. matplotlib would read some as formulas, and has no letters for others.
+    legend = [
+        f'<span style="color:{colour}">&#9632;</span> {escape(name)}'
+        for colour, name in zip(colours, names, strict=True)
+    ]
+    return _svg(figure) + (f"<p>{'<br>'.join(legend)}</p>" if len(names) > 1 else "")
 
 
 def _differences(names: Sequence[str], scores: Sequence[Score]) -> str:
     if len(scores) < 2:
         return ""
-    figure = Figure(figsize=(9, 2.4 * (len(scores) - 1)), layout="constrained")
-    rows = []
-    for axes, name, score in zip(np.atleast_1d(figure.subplots(len(scores) - 1)), names[1:], scores[1:], strict=True):
+    rows, charts = [], []
+    for name, score in zip(names[1:], scores[1:], strict=True):
         difference = Difference.between(score, scores[0])
         better = f"{difference.n_better} of {len(score.results)}"
         rows.append((name, f"{difference.mean:+.1f}", interval_in_words(difference.interval), better))
         pairs = zip(score.results, scores[0].results, strict=True)
         apart = sorted(mine.episode_return - theirs.episode_return for mine, theirs in pairs)
+        figure = Figure(figsize=(9, 2.2), layout="constrained")
+        axes = figure.subplots()
         axes.bar(range(len(apart)), apart, color=[COLOURS[2] if one > 0 else COLOURS[1] for one in apart])
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set(ylabel="difference")
-        axes.set_title(name, pad=12)
         axes.set_xticks([])
+        charts.append(f"<h3>{escape(name)}</h3>{_svg(figure)}")
     header = ("", "mean difference", f"{CONFIDENCE:.0%} interval", "tracks on which it is better")
     return (
-        f"<h2>Differences to {escape(names[0])}, track by track</h2>{_table(header, rows)}{_svg(figure)}"
+        f"<h2>Differences to {escape(names[0])}, track by track</h2>{_table(header, rows)}{''.join(charts)}"
         "<p>A bar is a track: how many points more its return is.</p>"
     )
 
@@ -236,7 +243,7 @@ def _provenance(loaded: Sequence[Checkpoint]) -> str:
     for one in loaded:
         for name in ("command", "commit", "machine", "versions", "config"):
             if one.meta.get(name) is not None:
-                rows.append(f"{one.path}  {name}: {one.meta[name]}")
+                rows.append(_printable(f"{one.path}  {name}: {one.meta[name]}"))
     text = f"<pre>{escape(chr(10).join(rows))}</pre>"
     return f"<h2>How it was trained</h2>{_folded('Command, commit, machine, versions, settings', text)}"
 
@@ -260,6 +267,11 @@ def _svg(figure: Figure) -> str:
 
 def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _printable(text: object) -> str:
+    """A text as UTF-8 can write it: paths and strangers' texts may hold what it cannot."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _count(number: Any) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Collection, Iterator
 from decimal import Decimal
@@ -34,6 +35,7 @@ __all__ = ["MAX_NUMBER", "SettingError", "check_settings", "flag_of", "setting",
 ConfigT = TypeVar("ConfigT")
 
 # Numbers that a range such as 0-9 may stand for.
+RANGE = re.compile(r"([0-9]{1,13})-([0-9]{1,13})")
 MAX_RANGE = 100_000
 
 
@@ -94,15 +96,16 @@ def _whole_number(text: str) -> int:
 
 def _whole_numbers(text: str) -> range:
     """A whole number, or all from one to another: 0-9."""
-    first, dash, last = text.partition("-")
-    if not (dash and first.isdecimal() and last.isdecimal()):
+    match = RANGE.fullmatch(text)
+    if match is None:
         number = _whole_number(text)
         return range(number, number + 1)
-    if not int(first) <= int(last) < int(first) + MAX_RANGE:
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + MAX_RANGE:
         raise argparse.ArgumentTypeError(
             f"{shown(text)} must go from a smaller number to a larger one, over at most {MAX_RANGE:,}"
         )
-    return range(int(first), int(last) + 1)
+    return range(first, last + 1)
 
 
 def explicit_flags(config_class: type, namespace: argparse.Namespace) -> dict[str, Any]:
@@ -215,7 +218,8 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=formatter)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = self.parse_known_args(args, namespace)
+        # Intermixed: words without a flag may stand anywhere.
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
             flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
             meant = [near for flag in flags if (near := self._nearest_flag(flag)) is not None]

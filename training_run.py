@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import checkpoint
-from aim_writer import AimTracker, Picture
+from aim_writer import AimTracker, Picture, leave
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, error_line
@@ -353,10 +353,10 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         tell_other_versions(job.resumed)
     try:
         code = train(job)
-        _leave(_score_best(job) if job.options.score and code == 0 else code)
+        leave(_score_best(job) if job.options.score and code == 0 else code)
     except (SettingError, CheckpointError) as error:
         complain(str(error))
-        _leave(2)
+        leave(2)
     except RuntimeError as error:
         is_known = isinstance(error, WorkerDiedError | DivergedError | torch.AcceleratorError | torch.OutOfMemoryError)
         # cuBLAS and cuDNN report a lost GPU as plain RuntimeErrors.
@@ -364,7 +364,7 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
             raise
         way_on = f"; go on with --resume {quoted(job.directory)}" if checkpoint.holds_run(job.directory) else ""
         complain(f"{str(error).splitlines()[0]}{way_on}")
-        _leave(1)
+        leave(1)
 
 
 def _score_best(job: Job) -> int:
@@ -375,21 +375,12 @@ def _score_best(job: Job) -> int:
     tied = [sys.executable, "-I", str(here / "end_with_parent.py"), str(os.getpid())]
     command = [sys.executable, str(here / "evaluate.py"), "--checkpoint", str(best)]
     outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
-    tracking = ["--aim-repo", options.aim_repo] if options.aim and not is_server(options.aim_repo) else ["--no-aim"]
+    tracking = [f"--aim-repo={options.aim_repo}"] if options.aim and not is_server(options.aim_repo) else ["--no-aim"]
     scoring = subprocess.Popen([*tied, *command, *outputs, *tracking])
     for number in heard_signals():
         signal.signal(number, lambda received, _: scoring.send_signal(received))
     code = scoring.wait()
     return code if code >= 0 else 128 - code
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit, past whatever Aim may still have running where it has failed."""
-    if AimTracker.has_failed:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def _best_in(directory: Path) -> BestScore | None:

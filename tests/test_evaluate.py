@@ -126,7 +126,7 @@ def test_one_checkpoint_scored_written_and_filmed_twice_the_same(place):
 
 def test_several_checkpoints_are_compared_track_by_track(place):
     code, stdout, stderr = run_evaluate(
-        place, "straight", "--checkpoint", "bent", "straight", "--tracks", 31, 36, "--json", "compared.json"
+        place, "straight", "--tracks", 31, 36, "--json", "compared.json", "bent", "straight"
     )
     assert code == 0, stderr
     assert "2 chosen tracks of CarRacing-v3" in stdout
@@ -322,13 +322,38 @@ def test_a_home_directory_is_found(place, monkeypatch, scored_at_once):
     assert not (place / "~").exists()
 
 
+def test_where_aim_has_failed_the_process_is_left_past_its_threads(place, monkeypatch, capsys, scored_at_once):
+    codes = []
+    monkeypatch.setattr(evaluate, "leave", codes.append)
+    use_arguments(monkeypatch, place / "straight")
+    evaluate.main()
+    assert codes == []
+    monkeypatch.setattr(AimTracker, "has_failed", True)
+    evaluate.main()
+    use_arguments(monkeypatch, place / "nowhere")
+    evaluate.main()
+    assert codes == [0, 2]
+
+
+def test_a_report_that_cannot_be_drawn_is_refused_before_the_driving(place):
+    args = ("straight", "--tracks", 31, "--report", "page")
+    code, stdout, stderr = run_evaluate(place, *args, env={**os.environ, "MPLBACKEND": "nonsense"})
+    assert (code, stdout, stderr.count("\n")) == (2, "", 1)
+    assert "--report: matplotlib cannot be used" in stderr
+    assert not (place / "page").exists()
+
+
 def job_in(directory, **options):
     return SimpleNamespace(directory=directory, options=RunOptions(**options))
 
 
 @pytest.mark.parametrize(
     ("options", "tracking"),
-    [({"aim_repo": "runs"}, (True, "runs")), ({"aim": False}, (False, ".")), ({"aim_repo": "aim://a:1"}, (False, "."))],
+    [
+        ({"aim_repo": "-runs"}, (True, "-runs")),
+        ({"aim": False}, (False, ".")),
+        ({"aim_repo": "aim://a:1"}, (False, ".")),
+    ],
 )
 def test_a_training_that_ends_by_scoring_gives_options_that_exist(monkeypatch, tmp_path, options, tracking):
     commands = []
@@ -423,6 +448,9 @@ def test_no_training_track_can_be_scored():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ("straight --checkpoint bent", "checkpoints are named with --checkpoint and without it"),
+        ("straight --json out/index.html --report out", "--json and --report name one file, out/index.html"),
+        ("straight --json out --report out", "--json and --report name one file, out"),
         ("", "no checkpoint is named; name one or a run's directory"),
         ("--checkpoint nowhere", "there is no checkpoint at nowhere"),
         ("--checkpoint straight nowhere", "there is no checkpoint at nowhere"),

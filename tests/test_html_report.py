@@ -12,7 +12,7 @@ from PIL import Image
 
 from checkpoint import Checkpoint
 from driving_pictures import Trajectory
-from film import new_film
+from film import SMALL, new_film
 from html_report import ShownLap, tracks_to_show, write_report
 from scoring import Score, TrackResult
 
@@ -72,8 +72,8 @@ def lap(tmp_path):
     tiles = np.array([[(0, 0), (10, 0), (10, 10), (0, 10)], [(10, 0), (20, 0), (20, 10), (10, 10)]], np.float64)
     line = np.array([(2.0, 5.0), (10.0, 5.0), (18.0, 5.0)])
     trajectory = Trajectory(FIRST.results[1], tiles, np.array([False, True]), line, np.array([0.0, 50.0, 99.0]), [], 4)
-    path = tmp_path / "lap.small.mp4"
-    with new_film(path) as add_frame:
+    path = tmp_path / "lap.mp4"
+    with new_film(path, SMALL) as add_frame:
         for shade in range(0, 250, 25):
             add_frame(np.full((800, 1000, 3), shade, np.uint8))
     return ShownLap("Worst track", trajectory, path.read_bytes())
@@ -124,19 +124,33 @@ def test_several_policies_are_compared_track_by_track(tmp_path):
     assert next(row for row in page.rows if row[0] == "4") == ["4", "250.5", "704", "10", "900.5", "704", "10"]
 
 
-def test_a_strangers_words_are_only_words(tmp_path):
-    one = loaded_at(tmp_path / "<script>alert(1)</script>")
-    one.meta.update(command="<img src=http://x/y>", steps="<b>", frames=None, config={"<i>": "&"})
-    write_report(tmp_path / "index.html", [one], [FIRST], [])
+ODD = ("<script>alert(1)</script>", r"lr$\frac$", "_hidden", "b\udcff", "\u4e2d", "&amp;")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_strangers_words_are_only_words(tmp_path, recwarn, odd):
+    loaded = [loaded_at(tmp_path / name / "best") for name in ("plain", odd)]
+    for one in loaded:
+        one.meta.update(command=f"<img src=http://x/y> {odd}", steps="<b>", frames=None, config={"<i>": odd})
+    write_report(tmp_path / "index.html", loaded, [FIRST, SECOND], [])
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert {"script", "img", "b", "i"}.isdisjoint(page.tags)
-    (figures,) = (row for row in page.rows if "<script>" in row[0])
+    name = str(loaded[1].path).encode("utf-8", "backslashreplace").decode()
+    (figures,) = (row for row in page.rows if row[0] == name and len(row) == 10)
     assert figures[-2:] == ["-", "-"]
+    assert page.tags.count("svg") == 2
+    assert not recwarn.list
 
 
 def test_the_worst_the_median_and_the_best_are_shown_each_once():
     assert tracks_to_show(FIRST) == {4: "Worst track", 6: "Median track", 3: "Best track"}
     assert tracks_to_show(score_of((3, 1.0))) == {3: "Worst track"}
+    assert tracks_to_show(score_of((3, 1.0), (4, 0.0))) == {4: "Worst track", 3: "Best track"}
+    assert tracks_to_show(score_of((3, 2.0), (4, 0.0), (5, 1.0))) == {
+        4: "Worst track",
+        5: "Median track",
+        3: "Best track",
+    }
 
 
 def test_equal_returns_have_a_chart_too(tmp_path):
