@@ -20,8 +20,18 @@ from checkpoint import CheckpointError
 from paths import check_path, path_from
 from process import from_here, lock_directory
 from run_options import best_of
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
-from startup import complain
+from settings import (
+    MAX_NUMBER,
+    OneLineParser,
+    SettingError,
+    add_flags,
+    check_settings,
+    explicit_flags,
+    fail,
+    setting,
+    shown,
+)
+from startup import complain, one_line
 
 HEADER = ("run", "agent", "steps", "best", "score", "laps", "checkpoints", "size")
 
@@ -99,10 +109,11 @@ def row_of(run: Run) -> tuple[str, ...]:
     best = best_of(run.meta.get("best"))
     score, laps = _score(run.path)
     steps = run.meta.get("steps")
+    is_count = type(steps) is int and 0 <= steps <= MAX_NUMBER
     return (
-        str(from_here(run.path)),
-        str(run.meta.get("agent")),
-        f"{steps:,}" if isinstance(steps, int) else "-",
+        one_line(str(from_here(run.path))),
+        shown(run.meta.get("agent")),
+        f"{steps:,}" if is_count else "-",
         "-" if best is None else f"{best.mean:.1f}",
         score,
         laps,
@@ -113,11 +124,14 @@ def row_of(run: Run) -> tuple[str, ...]:
 
 def _score(path: Path) -> tuple[str, str]:
     """The mean return and the laps finished that `score.json` tells, or dashes."""
+    file = path / "score.json"
     try:
-        summary = json.loads((path / "score.json").read_text(encoding="utf-8"))["checkpoints"][0]["summary"]
-        return f"{float(summary['mean_return']):.1f}", f"{float(summary['lap_finish_rate']):.0%}"
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return "-", "-"
+        if file.is_file():  # no pipe, whose end may never come
+            summary = json.loads(file.read_text(encoding="utf-8"))["checkpoints"][0]["summary"]
+            return f"{float(summary['mean_return']):.1f}", f"{float(summary['lap_finish_rate']):.0%}"
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
+        pass  # not one of ours
+    return "-", "-"
 
 
 def in_bytes(size: int) -> str:

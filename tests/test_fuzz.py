@@ -323,3 +323,28 @@ def test_odd_arrays(whole_run, place):
         assert not list(place.iterdir())
 
     check()
+
+
+SCORES = (
+    st.fixed_dictionaries({"checkpoints": st.lists(st.fixed_dictionaries({"summary": VALUES}), max_size=2)}) | VALUES
+)
+
+
+def test_odd_scores_and_manifests_are_listed(place):
+    """A line for each run, whatever a stranger's files say."""
+    run = place / "run"
+    step = checkpoint.save_step(run, 1, {"agent": "ppo"}, {})
+
+    @BOUNDED
+    @given(score=SCORES, agent=VALUES, steps=VALUES, best=VALUES)
+    def lists(score, agent, steps, best):
+        (run / "score.json").write_text(json.dumps(score))
+        rewrite_manifest(step, lambda manifest: manifest["meta"].update(agent=agent, steps=steps, best=best))
+        (found,) = runs.find_runs(place)
+        text = runs.table([runs.HEADER, runs.row_of(found)])
+        assert len(text.splitlines()) == 2
+        assert all(char.isprintable() for char in text.replace("\n", ""))
+
+    lists()
+    (run / "score.json").write_text("[" * 100_000)
+    assert runs.row_of(*runs.find_runs(place))[4:6] == ("-", "-")
