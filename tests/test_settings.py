@@ -73,7 +73,7 @@ def test_whole_numbers_are_read_as_people_write_them():
         (["--size", "0-9"], "argument --size: 0-9 is no whole number"),
         (["--seeds", "9-0"], "argument --seeds: 9-0 must go from a smaller number to a larger one"),
         (["--seeds", "0-999999999999"], "argument --seeds: 0-999999999999 must go from"),
-        (["--seeds", f"{'9' * 5000}-5"], "99 is no whole number"),
+        (["--seeds", f"{'9' * 5000}-5"], "9-5 is no whole number; write it like"),
         (["--seeds", "1-x"], "argument --seeds: 1-x is no whole number"),
         (["--sized", "3"], "unrecognized arguments: --sized 3; did you mean --size? (--help lists the flags)"),
         (["--s", "3"], "unrecognized arguments: --s 3; did you mean --size?"),
