@@ -287,6 +287,8 @@ def test_a_run_that_is_not_there_gets_no_score(tmp_path, monkeypatch, capsys, sc
 
 
 def test_a_run_in_progress_is_left_alone(tmp_path, monkeypatch, capsys, caplog, scored_at_once):
+    codes = []
+    monkeypatch.setattr(evaluate, "leave", codes.append)
     with AimTracker(tmp_path, "mine", {}) as tracker:
         use_arguments(monkeypatch, save_tracked(tmp_path, tracker.run_hash), "--aim-repo", tmp_path)
         evaluate.main()
@@ -294,6 +296,7 @@ def test_a_run_in_progress_is_left_alone(tmp_path, monkeypatch, capsys, caplog, 
         (record,) = caplog.records
         assert "another process is writing" in record.getMessage()
         assert "nothing is added to it" in record.getMessage()
+        assert codes == [0]
         tracker.track(1.0, "x", 1)
         run_hash = tracker.run_hash
     run = read_closed(tmp_path, run_hash)

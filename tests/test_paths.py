@@ -13,10 +13,11 @@ from export import ExportOptions
 from paths import check_aim_repo, check_run_name, path_from
 from ppo import PPOConfig
 from run_options import RunOptions
+from runs import RunsOptions
 from sac_drq import SACConfig
 from settings import SettingError, flag_of
 
-CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions)
+CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions, RunsOptions)
 # What makes the other options of a class whole.
 NEEDED = {EvaluateOptions: {"checkpoint": ("x",)}, ExportOptions: {"checkpoint": "x", "to": "y"}}
 # Settings that are a text and no path, and have no choices.
@@ -49,7 +50,7 @@ def test_every_option_that_takes_a_path_is_found():
     names = {name for _, name in PATH_SETTINGS}
     assert names == {
         *("start_from", "recipe", "checkpoint_dir", "resume", "aim_repo"),
-        *("checkpoint", "json", "video", "gif", "to", "repo"),
+        *("checkpoint", "json", "video", "gif", "report", "to", "repo", "directory"),
     }
 
 
