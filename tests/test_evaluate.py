@@ -452,8 +452,8 @@ def test_no_training_track_can_be_scored():
     ("args", "message"),
     [
         ("straight --checkpoint bent", "checkpoints are named with --checkpoint and without it"),
-        ("straight --json out/index.html --report out", "--json and --report name one file, out/index.html"),
-        ("straight --json out --report out", "--json and --report name one file, out"),
+        ("straight --json fresh/index.html --report fresh", "--json and --report name one file, fresh/index.html"),
+        ("straight --json fresh --report fresh", "--json and --report name one file, fresh"),
         ("", "no checkpoint is named; name one or a run's directory"),
         ("--checkpoint nowhere", "there is no checkpoint at nowhere"),
         ("--checkpoint straight nowhere", "there is no checkpoint at nowhere"),
