@@ -239,7 +239,8 @@ class TrainingRun:
             trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
             return trajectories[-1].result
 
-        shows = self.job.options.aim and self.job.options.pictures
+        # Without a run in Aim nobody would see them.
+        shows = self.job.options.pictures and self.tracker.run_hash is not None
         result = self.evaluator.evaluate(policy, step, self.stop, recorded if shows else drive)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
