@@ -90,16 +90,14 @@ class EvaluateOptions:
         self._check_outputs()
 
     def _check_outputs(self) -> None:
-        json_path = None if self.json is None else path_from(self.json, "--json")
-        if json_path is not None:
-            check_output_file(json_path, "--json")
+        self._check_names_differ()
+        if self.json is not None:
+            check_output_file(path_from(self.json, "--json"), "--json")
         for flag, path, suffix in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
             if path is None:
                 continue
             if path_from(path, flag).suffix != suffix:
                 raise SettingError(f"{flag} must name a file that ends in {suffix}, not {path}")
-            if json_path is not None and path_from(path, flag).absolute() == json_path.absolute():
-                raise SettingError(f"--json and {flag} name one file, {path}; give each its own")
             check_output_file(path_from(path, flag), flag)
             check_ffmpeg(suffix, flag)
             if len(self.checkpoint) > 1:
@@ -108,18 +106,26 @@ class EvaluateOptions:
         if report is not None:
             check_output_file(report, "--report")
             check_ffmpeg(SMALL, "--report")
-            for flag, other in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
-                if other is not None and path_from(other, flag).absolute() in (
-                    report.absolute(),
-                    report.parent.absolute(),
-                ):
-                    raise SettingError(f"{flag} and --report name one file, {other}; give each its own")
             check_charts("--report")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
             raise SettingError(
                 f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.tracks_to_film)}; name fewer or take "
                 "--video"
             )
+
+    def _check_names_differ(self) -> None:
+        """The page's directory is a name of its own, too. A film and a GIF differ by their endings."""
+        taken: dict[Path, str] = {}
+        if self.report_path is not None:
+            taken = dict.fromkeys((self.report_path.absolute(), self.report_path.parent.absolute()), "--report")
+        for flag, text in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
+            if text is None:
+                continue
+            path = path_from(text, flag).absolute()
+            if path in taken:
+                first, second = sorted((flag, taken[path]), key=["--json", "--video", "--gif", "--report"].index)
+                raise SettingError(f"{first} and {second} name one file, {text}; give each its own")
+            taken[path] = flag
 
     @property
     def report_path(self) -> Path | None:
