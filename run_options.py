@@ -16,8 +16,10 @@ from checkpoint import Checkpoint, CheckpointError
 from paths import check_aim_repo, check_path, check_run_name, is_server, path_from
 from process import check_writable_directory, default_run_name, describe_run, from_here, memory_limit, quoted
 from recipe import Recipe
+from run_history import evaluations_of
 from scoring import VALIDATION_TRACKS
 from settings import (
+    MAX_NUMBER,
     OneLineParser,
     SettingError,
     add_flags,
@@ -396,9 +398,19 @@ def _is_whole(meta: dict[str, Any]) -> bool:
         and isinstance(meta.get("intervals", {}), dict)
         and (meta.get("best") is None or best_of(meta["best"]) is not None)
         and (isinstance(stages, list) and bool(stages) and all(isinstance(stage, dict) for stage in stages))
+        and _is_history(meta)
         and (type(meta.get("stage", 0)) is int and 0 <= meta.get("stage", 0) < len(stages))
         and (recipe is None or (isinstance(recipe, dict) and {"name", "agent", "settings", "stages"} <= set(recipe)))
     )
+
+
+def _is_history(meta: dict[str, Any]) -> bool:
+    minutes = meta.get("minutes", 0.0)
+    try:
+        evaluations_of(meta)
+    except ValueError:
+        return False
+    return isinstance(minutes, float) and 0.0 <= minutes <= MAX_NUMBER
 
 
 @dataclass(frozen=True)

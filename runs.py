@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import checkpoint
+import text_table
 from checkpoint import CheckpointError
 from paths import check_path, path_from
 from process import from_here, lock_directory
@@ -139,19 +140,6 @@ def in_bytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, the first two to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 def prune(runs: Sequence[Run], options: RunsOptions) -> None:
     """Remove the older checkpoints, unless the user says no."""
     old = {run.path: list(run.steps[options.keep :]) for run in runs}
@@ -186,7 +174,7 @@ def main() -> None:
     if not runs:
         print(f"No runs below {options.directory}.")
         return
-    print(table([HEADER, *map(row_of, runs)]), flush=True)
+    print(text_table.plain([HEADER, *map(row_of, runs)], n_left=2), flush=True)
     if options.prune:
         prune(runs, options)
 

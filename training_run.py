@@ -38,6 +38,7 @@ from process import (
     tell_passed_over,
 )
 from progress_bar import ProgressBar
+from run_history import SCORE_FILE, Evaluation, evaluations_of
 from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
 from scoring import VALIDATION_TRACKS, Policy, Score, TrackResult, drive, score
 from settings import SettingError, fail
@@ -148,6 +149,9 @@ class TrainingRun:
         self._saved_evaluation: int = meta.get("evaluated_at", 0)
         self._tried_to_save_at = self.saved_at or 0
         self._latest_checkpoint = None if job.resumed is None else job.resumed.path
+        self._evaluations = list(evaluations_of(meta))
+        self._minutes_before: float = meta.get("minutes", 0.0)
+        self._started_at = time.perf_counter()
 
     @classmethod
     @contextmanager
@@ -163,7 +167,6 @@ class TrainingRun:
         device = resolve_device(job.options.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # streams and recordings are made on the current device
-        start = time.perf_counter()
         with lock_directory(job.directory), StopSignal() as stop, _open_tracker(job, device) as tracker:
             if job.resumed is None and checkpoint.holds_run(job.directory):
                 # Since it was looked at, another training has been there.
@@ -174,7 +177,7 @@ class TrainingRun:
                 yield run
             run_hash = tracker.run_hash
             tracker.close("finished" if stop.received is None else "stopped")
-        print(run._summary(run_hash, minutes=(time.perf_counter() - start) / 60), flush=True)
+        print(run._summary(run_hash, run.minutes - run._minutes_before), flush=True)
 
     def stages_to_go(self) -> Iterator[Stage]:
         """The stages from the first one, or the one that is resumed, up to the last, or to a stop."""
@@ -224,6 +227,11 @@ class TrainingRun:
         return (self.saved_at, self._saved_evaluation) == (step, evaluated_at)
 
     @property
+    def minutes(self) -> float:
+        """Minutes of training so far, those before a resume too."""
+        return self._minutes_before + (time.perf_counter() - self._started_at) / 60
+
+    @property
     def exit_code(self) -> int:
         """What a shell expects: 128 + a stop signal's number, 1 where the end could not be saved, else 0."""
         return self.stop.exit_code or int(self.saved_at != self.bar.steps)
@@ -244,9 +252,18 @@ class TrainingRun:
         result = self.evaluator.evaluate(policy, step, self.stop, recorded if shows else drive)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
+            self._remember(result, step)
             if trajectories:
                 self._show(trajectories, step)
         return result
+
+    def _remember(self, result: Score, step: int) -> None:
+        """Add an evaluation to what checkpoints remember of the run."""
+        frames, minutes = self.job.frames_at(step), self.minutes
+        # Of the same step there may be one from before a resume.
+        self._evaluations = [one for one in self._evaluations if one.step < step]
+        self._evaluations.append(Evaluation(step, frames, minutes, result.mean, result.minimum, result.lap_finish_rate))
+        self.tracker.track(minutes, "minutes", step, context={"subset": "time"})
 
     def _show(self, trajectories: Sequence[Trajectory], step: int) -> None:
         """Track the line driven on each track, and what the agent saw on the first of them."""
@@ -271,6 +288,8 @@ class TrainingRun:
             "episodes": episodes,
             "best": None if best is None else asdict(best),
             "evaluated_at": self.evaluator.latest_step,
+            "evaluations": [asdict(one) for one in self._evaluations],
+            "minutes": self.minutes,
             "eval_tracks": self.job.options.eval_tracks,
             "aim_run": self.tracker.run_hash or self.job.resumed_meta.get("aim_run"),
             **self.job.provenance,
@@ -375,7 +394,7 @@ def _score_best(job: Job) -> int:
     # Where this process is killed, the scoring ends too.
     tied = [sys.executable, "-I", str(here / "end_with_parent.py"), str(os.getpid())]
     command = [sys.executable, str(here / "evaluate.py"), "--checkpoint", str(best)]
-    outputs = ["--json", str(directory / "score.json"), "--video", str(directory / "drive.mp4")]
+    outputs = ["--json", str(directory / SCORE_FILE), "--video", str(directory / "drive.mp4")]
     tracking = [f"--aim-repo={options.aim_repo}"] if options.aim and not is_server(options.aim_repo) else ["--no-aim"]
     scoring = subprocess.Popen([*tied, *command, *outputs, *tracking])
     for number in heard_signals():

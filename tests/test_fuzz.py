@@ -1,10 +1,11 @@
 """Odd input of every kind, made up by hypothesis: taken, or refused in one line; no traceback, nothing created.
 
-Nothing reads a `score.json` yet, so none is made up here.
+Odd files of scores are in `test_run_history.py` and `test_runs.py`.
 """
 
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import shutil
@@ -21,12 +22,16 @@ from hypothesis import strategies as st
 
 import aim_page
 import checkpoint
+import compare
+import comparison
 import evaluate
 import export
 import run_options
 import runs
+import text_table
 from checkpoint import CheckpointError
 from policies import load_policy, recipe_of
+from run_history import Evaluation
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
 from tests.helpers import TOTAL, rewrite_manifest, save_ppo
 from tests.soak.faults import forge_checksums
@@ -107,6 +112,7 @@ ALL_SCRIPTS = (
     Script("export.py", (export.ExportOptions,)),
     Script("aim_page.py", (aim_page.PageOptions,)),
     Script("runs.py", (runs.RunsOptions,)),
+    Script("compare.py", (compare.CompareOptions,)),
 )
 
 
@@ -328,20 +334,28 @@ def test_odd_arrays(whole_run, place):
 SCORES = (
     st.fixed_dictionaries({"checkpoints": st.lists(st.fixed_dictionaries({"summary": VALUES}), max_size=2)}) | VALUES
 )
+NUMBERS = st.none() | st.integers(-3, 2**70) | st.floats()
+EVALUATIONS = (
+    st.lists(st.fixed_dictionaries({field.name: NUMBERS for field in dataclasses.fields(Evaluation)}), max_size=2)
+    | VALUES
+)
 
 
-def test_odd_scores_and_manifests_are_listed(place):
-    """A line for each run, whatever a stranger's files say."""
+def test_odd_scores_and_manifests_are_listed_and_compared(place):
+    """A line for each run, and a comparison or a line why there is none, whatever a stranger's files say."""
     run = place / "run"
     step = checkpoint.save_step(run, 1, {"agent": "ppo"}, {})
 
     @BOUNDED
-    @given(score=SCORES, agent=VALUES, steps=VALUES, best=VALUES)
-    def lists(score, agent, steps, best):
+    @given(score=SCORES, agent=VALUES, steps=VALUES, best=VALUES, evaluations=EVALUATIONS)
+    def lists(score, agent, steps, best, evaluations):
         (run / "score.json").write_text(json.dumps(score))
-        rewrite_manifest(step, lambda manifest: manifest["meta"].update(agent=agent, steps=steps, best=best))
+        odd = {"agent": agent, "steps": steps, "best": best, "evaluations": evaluations}
+        rewrite_manifest(step, lambda manifest: manifest["meta"].update(odd))
+        said = said_of(lambda: comparison.tables_of(compare.groups_of([str(run)], compare.Finder(place))))
+        assert said is None or is_one_line(said), said
         (found,) = runs.find_runs(place)
-        text = runs.table([runs.HEADER, runs.row_of(found)])
+        text = text_table.plain([runs.HEADER, runs.row_of(found)])
         assert len(text.splitlines()) == 2
         assert all(char.isprintable() for char in text.replace("\n", ""))
 

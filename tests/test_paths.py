@@ -8,6 +8,7 @@ import pytest
 
 import paths
 from aim_page import PageOptions
+from compare import CompareOptions
 from evaluate import EvaluateOptions
 from export import ExportOptions
 from paths import check_aim_repo, check_run_name, path_from
@@ -17,7 +18,7 @@ from runs import RunsOptions
 from sac_drq import SACConfig
 from settings import SettingError, flag_of
 
-CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions, RunsOptions)
+CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions, RunsOptions, CompareOptions)
 # What makes the other options of a class whole.
 NEEDED = {EvaluateOptions: {"checkpoint": ("x",)}, ExportOptions: {"checkpoint": "x", "to": "y"}}
 # Settings that are a text and no path, and have no choices.

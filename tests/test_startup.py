@@ -14,7 +14,7 @@ import startup
 from startup import STOP_SIGNALS, UnfailingFile, _unfailing_text, one_line, unwinding_on_stop
 from tests.helpers import ROOT, finish, start
 
-SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py", "aim_page.py", "runs.py")
+SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py", "aim_page.py", "runs.py", "compare.py")
 
 
 def run_script(tmp_path, body, shell="", **env):

@@ -1,0 +1,255 @@
+"""Compare runs: learning curves with intervals over seeds, scores, and what it took to get there.
+
+A run is its directory, its name or hash in Aim, or a file of scores. Runs with the same =LABEL are seeds of one
+setting. A pattern in quotes names several runs, and is their label where none is given:
+
+    python compare.py 'checkpoints/sac_s*=SAC' 'checkpoints/ppo_s*=PPO' --to comparison
+"""
+
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
+import argparse
+import fnmatch
+import functools
+import glob
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import checkpoint
+import text_table
+from checkpoint import CheckpointError, error_line
+from comparison import Group, tables_of
+from output_file import check_output_file, replacing
+from paths import check_path, path_from
+from run_history import RunHistory, from_directory, from_score_file
+from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting, shown
+
+if TYPE_CHECKING:
+    from aim_reader import TrackedRun
+
+TABLE, PICTURES, POINTS = "table.md", ("curves.png", "curves.svg"), "curves.csv"
+NO_FILE_NAME = re.compile(r"[^\w.+-]")
+MAX_STEM = 60
+LEGEND_WIDTH = 80
+LEGEND = (
+    "Means over the seeds, with 95% intervals, which are the range where there are two or three. The score is the mean "
+    "return on the scored tracks. IQM is the mean of the middle half of the returns of all seeds on all tracks. P is "
+    "how probably a seed does better on a track than one of the first setting does."
+)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The comparison.
+
+    Raises:
+        SettingError: if an option is out of its range, or two do not go together.
+    """
+
+    to: str | None = setting(
+        None, f"directory to write {', '.join(PICTURES)}, {POINTS} and {TABLE} to, or an export", check=check_path
+    )
+    export: str | None = setting(
+        None, "write all metrics of these runs out of Aim, and compare nothing", choices=("csv", "tensorboard")
+    )
+    aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.export is not None and self.to is None:
+            raise SettingError("--export needs a directory to write to; add --to DIR")
+        if self.directory is not None:
+            for name in (*PICTURES, POINTS, TABLE):
+                check_output_file(self.directory / name, "--to")
+
+    @property
+    def directory(self) -> Path | None:
+        """Where files go, if anywhere."""
+        return None if self.to is None else path_from(self.to, "--to")
+
+
+class Finder:
+    """Finds the runs that the command line names: on the disk, else in Aim.
+
+    Args:
+        repo: directory of the Aim repository.
+    """
+
+    def __init__(self, repo: Path) -> None:
+        self.repo = repo
+
+    @functools.cached_property
+    def tracked(self) -> "list[TrackedRun]":
+        """All runs in Aim."""
+        from aim_reader import read_runs  # a second and 100 MB, which a comparison of directories need not pay
+
+        return list(read_runs(self.repo))
+
+    def histories(self, pattern: str) -> list[RunHistory]:
+        """The runs that a path, a name in Aim or a pattern of either stands for.
+
+        Raises:
+            SettingError: if there are none.
+            CheckpointError: if one cannot be read.
+        """
+        found = [history_at(path) for path in paths_of(pattern)] or [run.history() for run in self.in_aim(pattern)]
+        if not found:
+            raise SettingError(f"{shown(pattern)} {self._nowhere}")
+        return found
+
+    def to_export(self, pattern: str) -> "list[TrackedRun]":
+        """The runs in Aim that a name or a pattern stands for, or that run directories were tracked in.
+
+        Raises:
+            SettingError: if there are none.
+            CheckpointError: if a directory cannot be read.
+        """
+        hashes = {meta_at(path).get("aim_run") for path in paths_of(pattern)}
+        found = [run for run in self.tracked if run.run_hash in hashes] or self.in_aim(pattern)
+        if not found:
+            raise SettingError(f"{shown(pattern)} {self._nowhere}")
+        return found
+
+    def in_aim(self, pattern: str) -> "list[TrackedRun]":
+        """The runs in Aim by their hash or a pattern of names, by name; of one name, the run evaluated most."""
+        by_name: dict[str, TrackedRun] = {}
+        for run in sorted(self.tracked, key=lambda run: len(run.history().evaluations)):
+            if fnmatch.fnmatchcase(run.name, pattern) or run.run_hash == pattern:
+                by_name[run.name] = run
+        return [by_name[name] for name in sorted(by_name)]
+
+    @property
+    def _nowhere(self) -> str:
+        place = f"the Aim repository of {self.repo}; runs.py lists the runs, --aim-repo names another repository"
+        return f"is neither on the disk nor the name of a run in {place}"
+
+
+def paths_of(pattern: str) -> list[Path]:
+    """What there is on the disk of this name or pattern."""
+    path = path_from(pattern, "a run")
+    return [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]  # noqa: PTH207
+
+
+def history_at(path: Path) -> RunHistory:
+    """The run of a directory, a checkpoint or a file of scores.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    return from_score_file(path) if path.is_file() else from_directory(checkpoint.find_run(path))
+
+
+def meta_at(path: Path) -> dict[str, object]:
+    """What a run's newest checkpoint says of itself.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    run = checkpoint.find_run(path)
+    return checkpoint.read_meta(next(iter(checkpoint.whole_steps(run)), run / checkpoint.BEST))
+
+
+def labelled(argument: str) -> tuple[str, str]:
+    """A pattern and its label, from RUN or RUN=LABEL. A file may have a = in its name."""
+    pattern, equals, label = argument.rpartition("=")
+    return (pattern, label) if equals and pattern and label and not Path(argument).exists() else (argument, argument)
+
+
+def groups_of(arguments: Sequence[str], finder: Finder) -> list[Group]:
+    """The runs on the command line, by label.
+
+    Raises:
+        SettingError: if one is not there, or is named twice.
+        CheckpointError: if one cannot be read.
+    """
+    runs: dict[str, list[RunHistory]] = {}
+    for pattern, label in map(labelled, arguments):
+        runs.setdefault(label, []).extend(finder.histories(pattern))
+    names = [run.name for found in runs.values() for run in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingError(f"{shown(name)} is named twice; name each run once")
+    return [Group(label, tuple(found)) for label, found in runs.items()]
+
+
+def write_comparison(directory: Path, groups: Sequence[Group]) -> None:
+    """Write the table as Markdown, and the curves as pictures and as points.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    from comparison_charts import draw_curves, write_points  # matplotlib, which a table alone does not need
+
+    parts = [*map(text_table.markdown, tables_of(groups)), LEGEND]
+    with replacing(directory / TABLE) as new_path:
+        new_path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    draw_curves(groups, [directory / name for name in PICTURES])
+    write_points(groups, directory / POINTS)
+
+
+def export(kind: str, directory: Path, runs: "Sequence[TrackedRun]") -> None:
+    """Write the metrics of each run to a file or directory of its own.
+
+    Raises:
+        OSError: if one cannot be written.
+    """
+    from aim_export import EXPORTS
+
+    for run in runs:
+        # A name may hold anything, and several runs may share one.
+        name = NO_FILE_NAME.sub("_", run.name)[:MAX_STEM]
+        stem = directory / f"{name}-{run.run_hash[:8]}"
+        print(f"Written: {EXPORTS[kind](run, stem)}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = OneLineParser(__doc__ or "")
+    parser.add_argument("runs", nargs="*", metavar="RUN[=LABEL]", help="a run, or several by a pattern in quotes")
+    add_flags(parser, CompareOptions)
+    parsed: argparse.Namespace = parser.parse_args()
+    return parsed
+
+
+def run() -> None:
+    """The whole script, except for how it says what is wrong.
+
+    Raises:
+        SettingError, CheckpointError: for what is wrong with the command line or what it names.
+        OSError: if a file cannot be written.
+    """
+    parsed = parse()
+    options = CompareOptions(**explicit_flags(CompareOptions, parsed))
+    if not parsed.runs:
+        raise SettingError("no run is named; name directories or runs in Aim: compare.py checkpoints/<run> ...")
+    finder = Finder(path_from(options.aim_repo, "--aim-repo"))
+    directory = options.directory
+    if options.export is not None and directory is not None:
+        export(options.export, directory, [run for pattern in parsed.runs for run in finder.to_export(pattern)])
+        return
+    groups = groups_of(parsed.runs, finder)
+    parts = [*map(text_table.plain, tables_of(groups)), textwrap.fill(LEGEND, LEGEND_WIDTH)]
+    print("\n\n".join(parts), flush=True)
+    if directory is not None:
+        write_comparison(directory, groups)
+        print(f"Written: {', '.join(str(directory / name) for name in (*PICTURES, POINTS, TABLE))}", flush=True)
+
+
+def main() -> None:
+    try:
+        run()
+    except (SettingError, CheckpointError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
+
+
+if __name__ == "__main__":
+    main()

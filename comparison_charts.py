@@ -1,0 +1,99 @@
+"""Learning curves of several settings in one picture: validation return and laps, over frames and over minutes."""
+
+import csv
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from comparison import Axis, Group, Quantity, curve_of, points_of
+from output_file import replacing
+
+# Where good drivers differ; beside it the whole range is drawn.
+NEAR_THE_TOP = (850.0, 950.0)
+# Wong's colours, which the colour-blind can tell apart (Nature Methods 8, 441, 2011).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CHART_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
+X_LABELS: dict[Axis, str] = {"frames": "frames", "minutes": "minutes of training"}
+PANELS: tuple[tuple[str, Quantity, tuple[float, float] | None], ...] = (
+    ("validation return", "mean_return", None),
+    ("validation return, near the top", "mean_return", NEAR_THE_TOP),
+    ("laps finished", "lap_finish_rate", (-0.03, 1.03)),
+)
+COLUMNS = ("label", "run", "step", "frames", "minutes", "mean_return", "min_return", "lap_finish_rate")
+
+
+def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
+    """Draw the curves of each group: each seed thin, their mean thick, the interval of the mean as a band.
+
+    Args:
+        groups: what to draw; one without evaluations is left out.
+        paths: the picture's files, of any kinds that matplotlib writes.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    axes: tuple[Axis, ...] = ("frames", "minutes")
+    panels = [panel for panel in PANELS if panel[2] is not NEAR_THE_TOP or _is_any_near_the_top(groups)]
+    # The user's own settings of matplotlib have no say.
+    with style.context(["default", CHART_STYLE]), warnings.catch_warnings():
+        # A label in letters that matplotlib's font lacks; they are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure = Figure(figsize=(4.4 * len(panels), 7), layout="constrained")
+        grid = figure.subplots(len(axes), len(panels))
+        for row, axis in zip(grid, axes, strict=True):
+            for panel, (title, quantity, limits) in zip(row, panels, strict=True):
+                for group, colour in _coloured(groups):
+                    _draw(panel, group, colour, axis, quantity)
+                panel.set(title=title, xlabel=X_LABELS[axis])
+                panel.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "frames" else "{x:g}")
+                panel.grid(alpha=0.3)
+                if limits is not None:
+                    panel.set_ylim(limits)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(groups), 4), frameon=False)
+        for path in paths:
+            with replacing(path) as new_path:
+                metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
+                figure.savefig(new_path, format=path.suffix.removeprefix("."), dpi=130, metadata=metadata)
+
+
+def _is_any_near_the_top(groups: Sequence[Group]) -> bool:
+    return any(run.first_to_reach(NEAR_THE_TOP[0]) is not None for group in groups for run in group.runs)
+
+
+def _coloured(groups: Sequence[Group]) -> list[tuple[Group, str]]:
+    return [(group, COLOURS[i % len(COLOURS)]) for i, group in enumerate(groups)]
+
+
+def _draw(panel: Axes, group: Group, colour: str, axis: Axis, quantity: Quantity) -> None:
+    curve = curve_of(group, axis, quantity)
+    if curve is None:
+        return
+    n = len(group.runs)
+    if n > 1:
+        for run in group.runs:
+            panel.plot(*points_of(run, axis, quantity), color=colour, alpha=0.3, linewidth=0.7)
+        panel.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    label = f"{group.label} ({n} seeds)" if n > 1 else group.label
+    panel.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=label)
+
+
+def write_points(groups: Sequence[Group], path: Path) -> None:
+    """Write every evaluation of every run to a CSV file.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with replacing(path) as new_path, new_path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for group in groups:
+            for run in group.runs:
+                for one in run.evaluations:
+                    writer.writerow([group.label, run.name, *(getattr(one, column) for column in COLUMNS[2:])])

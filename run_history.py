@@ -1,0 +1,143 @@
+"""What a run came to on its way: its evaluations, and its score where it has one.
+
+A training keeps its evaluations in its checkpoints, so that they stop, resume and move with the run. This module reads
+them back, and the scores that `evaluate.py` wrote.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import checkpoint
+from checkpoint import CheckpointError
+from scoring import Score, TrackResult
+
+SCORE_FILE = "score.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A validation in the course of a training.
+
+    Attributes:
+        step: the step at which it was made.
+        frames: frames of the game up to there.
+        minutes: minutes of training up to there, evaluations too, pauses not; None where nobody counted.
+        mean_return: mean return over the validation tracks.
+        min_return: the worst of them.
+        lap_finish_rate: fraction of them on which the lap was finished, in [0, 1].
+    """
+
+    step: int
+    frames: int
+    minutes: float | None
+    mean_return: float
+    min_return: float
+    lap_finish_rate: float
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """A run as far as a comparison needs to know it.
+
+    Attributes:
+        name: where it was found, or what it is called.
+        evaluations: its validations, by step.
+        n_validation_tracks: how many tracks each of them drove; None where nobody knows.
+        score: its best checkpoint's results on the scoring tracks, if it was scored.
+    """
+
+    name: str
+    evaluations: tuple[Evaluation, ...]
+    n_validation_tracks: int | None
+    score: Score | None
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The validation with the highest mean return."""
+        return max(self.evaluations, key=lambda one: one.mean_return, default=None)
+
+    def first_to_reach(self, mean_return: float) -> Evaluation | None:
+        """The first validation of at least this mean return; None if none was so good."""
+        return next((one for one in self.evaluations if one.mean_return >= mean_return), None)
+
+
+def evaluations_of(meta: Mapping[str, Any]) -> tuple[Evaluation, ...]:
+    """The evaluations that a checkpoint remembers; none for one of an earlier version.
+
+    Raises:
+        ValueError: if they are not as a training writes them.
+    """
+    plain = meta.get("evaluations", [])
+    if not isinstance(plain, list):
+        raise ValueError("its evaluations are no list")
+    return tuple(_from_plain(Evaluation, one) for one in plain)
+
+
+def from_directory(directory: Path) -> RunHistory:
+    """The history of the run in a checkpoint directory.
+
+    Raises:
+        CheckpointError: if it holds no run that can be read.
+    """
+    steps = checkpoint.whole_steps(directory)
+    newest = steps[0] if steps else directory / checkpoint.BEST
+    meta = checkpoint.read_meta(newest)
+    try:
+        evaluations = evaluations_of(meta)
+    except ValueError as error:
+        raise CheckpointError(f"{newest} is no whole checkpoint ({error})") from None
+    n_tracks = meta.get("eval_tracks")
+    score = _score_of_best(directory)
+    return RunHistory(str(directory), evaluations, n_tracks if type(n_tracks) is int else None, score)
+
+
+def _score_of_best(directory: Path) -> Score | None:
+    """The score beside a run's checkpoints. One of an earlier best does not count."""
+    file = directory / SCORE_FILE
+    if not file.is_file():  # no pipe either, whose end may never come
+        return None
+    step, score = _read_score(file)
+    return score if step == checkpoint.read_meta(directory / checkpoint.BEST).get("steps") else None
+
+
+def from_score_file(path: Path) -> RunHistory:
+    """The score in a file that `evaluate.py --json` wrote; of several checkpoints the first.
+
+    Raises:
+        CheckpointError: if it is no such file.
+    """
+    return RunHistory(str(path), (), None, _read_score(path)[1])
+
+
+def _read_score(path: Path) -> tuple[Any, Score]:
+    """The step of the first checkpoint in a file of scores, and its score."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))["checkpoints"][0]
+        # Earlier versions called the fraction a share.
+        tracks = [{"tiles_fraction": one.get("tiles_share"), **one} for one in entry["tracks"]]
+        return entry.get("steps"), Score([_from_plain(TrackResult, one) for one in tracks])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no file of scores ({checkpoint.error_line(error)})") from None
+
+
+def _from_plain(cls: type[T], plain: Any) -> T:
+    """A dataclass of numbers from a file's plain values.
+
+    Raises:
+        ValueError: if something is missing, or is no finite number.
+    """
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(plain, dict) or not set(names) <= set(plain):
+        raise ValueError(f"a {cls.__name__} has {', '.join(names)}")
+    values = {name: plain[name] for name in names}
+    for name, value in values.items():
+        is_unknown = value is None and name == "minutes"
+        if not is_unknown and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ValueError(f"{name} is no finite number")
+    return cls(**values)

@@ -1,0 +1,105 @@
+"""What a run's directory and files of scores tell of it."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+import checkpoint
+from checkpoint import CheckpointError
+from run_history import Evaluation, RunHistory, evaluations_of, from_directory, from_score_file
+from scoring import TrackResult
+
+EVALUATIONS = (
+    Evaluation(100, 400, 0.5, 810.0, -20.0, 0.0),
+    Evaluation(200, 800, 1.0, 930.5, 900.0, 1.0),
+    Evaluation(300, 1200, 1.5, 905.0, 700.0, 0.5),
+)
+TRACK = TrackResult(0, 921.5, 785, 280, 0, 1.0, True)
+
+
+def save_run(directory, step=300, evaluations=EVALUATIONS, best_step=200):
+    meta = {"evaluations": [asdict(one) for one in evaluations], "eval_tracks": 8}
+    checkpoint.save_step(directory, step, {**meta, "steps": step}, {})
+    checkpoint.save(directory, checkpoint.BEST, {**meta, "steps": best_step}, {})
+
+
+def write_score(path, step=200, track=None):
+    entry = {"steps": step, "tracks": [asdict(TRACK) if track is None else track]}
+    path.write_text(json.dumps({"checkpoints": [entry]}))
+
+
+def test_a_directory_remembers_every_evaluation(tmp_path):
+    save_run(tmp_path)
+    assert from_directory(tmp_path) == RunHistory(str(tmp_path), EVALUATIONS, 8, None)
+
+
+def test_the_newest_checkpoint_counts(tmp_path):
+    save_run(tmp_path, 200, EVALUATIONS[:2])
+    save_run(tmp_path, 300)
+    assert from_directory(tmp_path).evaluations == EVALUATIONS
+
+
+def test_a_best_alone_is_a_run(tmp_path):
+    meta = {"steps": 200, "evaluations": [asdict(EVALUATIONS[0])]}
+    checkpoint.save(tmp_path, checkpoint.BEST, meta, {})
+    assert from_directory(tmp_path).evaluations == EVALUATIONS[:1]
+
+
+def test_an_earlier_version_remembers_none(tmp_path):
+    checkpoint.save_step(tmp_path, 100, {"steps": 100}, {})
+    assert from_directory(tmp_path).evaluations == ()
+
+
+def test_best_and_first():
+    run = RunHistory("x", EVALUATIONS, 8, None)
+    assert run.best == EVALUATIONS[1]
+    assert run.first_to_reach(800.0) == EVALUATIONS[0]
+    assert run.first_to_reach(811.0) == EVALUATIONS[1]
+    assert run.first_to_reach(931.0) is None
+    assert RunHistory("x", (), 8, None).best is None
+
+
+def test_a_score_belongs_to_the_best_that_it_was_made_of(tmp_path):
+    save_run(tmp_path, best_step=200)
+    write_score(tmp_path / "score.json", step=200)
+    assert from_directory(tmp_path).score.mean == 921.5
+    write_score(tmp_path / "score.json", step=100)
+    assert from_directory(tmp_path).score is None
+
+
+def test_a_file_of_scores_of_an_earlier_version(tmp_path):
+    old = {key: value for key, value in asdict(TRACK).items() if key != "tiles_fraction"} | {"tiles_share": 1.0}
+    write_score(tmp_path / "old.json", track=old)
+    assert from_score_file(tmp_path / "old.json").score.results == [TRACK]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"checkpoints": []}',
+        '{"checkpoints": [[]]}',
+        '{"checkpoints": [{"tracks": []}]}',
+        '{"checkpoints": [{"tracks": [7]}]}',
+        json.dumps({"checkpoints": [{"tracks": [asdict(TRACK) | {"episode_return": "high"}]}]}),
+        json.dumps({"checkpoints": [{"tracks": [asdict(TRACK) | {"episode_return": float("nan")}]}]}),
+        "[" * 100_000,
+    ],
+    ids=range(10),
+)
+def test_what_is_no_file_of_scores_is_said(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"x\.json is no file of scores"):
+        from_score_file(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("plain", [7, [7], [{}], [asdict(EVALUATIONS[0]) | {"mean_return": None}]])
+def test_what_is_no_evaluation_is_said(tmp_path, plain):
+    with pytest.raises(ValueError, match=r"evaluations|Evaluation|mean_return"):
+        evaluations_of({"evaluations": plain})
+    checkpoint.save_step(tmp_path, 100, {"evaluations": plain}, {})
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        from_directory(tmp_path)
