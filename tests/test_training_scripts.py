@@ -17,11 +17,13 @@ import ppo
 import train
 import train_ppo
 import training_run
+from aim_reader import read_runs
 from car_racing.vec_env import CarRacingVecEnv
 from checkpoint import CheckpointError
 from policies import load_policy
 from ppo import PPOConfig
 from process import lock_directory
+from run_history import from_directory
 from run_options import RunOptions
 from sac_drq import SACAgent, SACConfig
 from settings import SettingError
@@ -101,6 +103,10 @@ def test_a_run_leaves_checkpoints_and_one_summary(whole_run, script, small):
     assert meta["intervals"]["checkpoint_freq"] == expected.checkpoints[0]
     assert meta["best"]["step"] in expected.evaluations
     assert meta["evaluated_at"] == expected.steps
+    evaluations = from_directory(small).evaluations
+    assert [(one.step, one.frames) for one in evaluations] == [(step, 10 * step) for step in expected.evaluations]
+    assert max(one.mean_return for one in evaluations) == meta["best"]["mean"]
+    assert 0 < evaluations[0].minutes < evaluations[-1].minutes < meta["minutes"] < 10
     assert {"python", "torch", "gymnasium", "stable-baselines3"} <= set(meta["versions"])
     assert "not installed" not in meta["versions"].values()
     assert stdout.startswith(f"Trained at {expected.steps} steps ({10 * expected.steps:,} frames)")
@@ -133,6 +139,8 @@ def test_everything_is_in_aim(script, copied):
     assert meta["episodes"] > 0
     assert (run.name, run["status"], run["agent"]) == ("small", "finished", expected.agent)
     assert run["hparams"] == meta["config"]
+    (tracked,) = read_runs(copied)
+    assert tracked.history().evaluations == from_directory(copied / "run").evaluations
     assert list(run["stages"]) == meta["stages"]
     assert run["command"].startswith(f"python {script} ")
     assert run["machine"]["cores"] >= 1
@@ -352,6 +360,10 @@ def test_resume_goes_on_where_the_run_was(script, copied):
     assert after.meta["intervals"] == before.meta["intervals"], "what the run began with, though no flag says it"
     assert after.meta["aim_run"] == before.meta["aim_run"]
     assert after.meta["episodes"] > before.meta["episodes"]
+    evaluations, n_before = after.meta["evaluations"], len(before.meta["evaluations"])
+    assert evaluations[:n_before] == before.meta["evaluations"]
+    assert evaluations[-1]["step"] == total
+    assert evaluations[n_before]["minutes"] > before.meta["minutes"]
     assert after.meta["best"] == {"mean": 5000.0, "step": 64}
     assert (best / checkpoint.MANIFEST).read_text() == best_before
     run = read_closed(copied, after.meta["aim_run"])
