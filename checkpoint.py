@@ -14,7 +14,6 @@ import errno
 import hashlib
 import io
 import json
-import os
 import re
 import secrets
 import stat
@@ -28,6 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from output_file import flush
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -420,15 +421,6 @@ def _remove_own_files(directory: Path, keep: Callable[[str], bool]) -> None:
         if OWN_NAME.fullmatch(path.name) and not keep(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def flush(path: Path) -> None:
-    """Have the system write a file, or a directory's entries, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sha256_of_file(path: Path) -> str:

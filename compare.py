@@ -11,14 +11,17 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
-import argparse
+from compare_options import PICTURES, POINTS, TABLE, CompareOptions, parsed_command_line
+
+if __name__ == "__main__":
+    parsed_command_line(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
+
 import fnmatch
 import functools
 import glob
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +29,14 @@ import checkpoint
 import text_table
 from checkpoint import CheckpointError, error_line
 from comparison import Group, tables_of
-from output_file import check_output_file, replacing
-from paths import check_path, path_from
+from output_file import replacing
+from paths import path_from
 from run_history import RunHistory, from_directory, from_score_file
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting, shown
+from settings import SettingError, explicit_flags, fail, shown
 
 if TYPE_CHECKING:
     from aim_reader import TrackedRun
 
-TABLE, PICTURES, POINTS = "table.md", ("curves.png", "curves.svg"), "curves.csv"
 NO_FILE_NAME = re.compile(r"[^\w.+-]")
 MAX_STEM = 60
 LEGEND_WIDTH = 80
@@ -43,36 +45,6 @@ LEGEND = (
     "return on the scored tracks. IQM is the mean of the middle half of the returns of all seeds on all tracks. P is "
     "how probably a seed does better on a track than one of the first setting does."
 )
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """The comparison.
-
-    Raises:
-        SettingError: if an option is out of its range, or two do not go together.
-    """
-
-    to: str | None = setting(
-        None, f"directory to write {', '.join(PICTURES)}, {POINTS} and {TABLE} to, or an export", check=check_path
-    )
-    export: str | None = setting(
-        None, "write all metrics of these runs out of Aim, and compare nothing", choices=("csv", "tensorboard")
-    )
-    aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.export is not None and self.to is None:
-            raise SettingError("--export needs a directory to write to; add --to DIR")
-        if self.directory is not None:
-            for name in (*PICTURES, POINTS, TABLE):
-                check_output_file(self.directory / name, "--to")
-
-    @property
-    def directory(self) -> Path | None:
-        """Where files go, if anywhere."""
-        return None if self.to is None else path_from(self.to, "--to")
 
 
 class Finder:
@@ -209,15 +181,6 @@ def export(kind: str, directory: Path, runs: "Sequence[TrackedRun]") -> None:
         print(f"Written: {EXPORTS[kind](run, stem)}", flush=True)
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = OneLineParser(__doc__ or "")
-    parser.add_argument("runs", nargs="*", metavar="RUN[=LABEL]", help="a run, or several by a pattern in quotes")
-    add_flags(parser, CompareOptions)
-    parsed: argparse.Namespace = parser.parse_args()
-    return parsed
-
-
 def run() -> None:
     """The whole script, except for how it says what is wrong.
 
@@ -225,7 +188,7 @@ def run() -> None:
         SettingError, CheckpointError: for what is wrong with the command line or what it names.
         OSError: if a file cannot be written.
     """
-    parsed = parse()
+    parsed = parsed_command_line(__doc__ or "")
     options = CompareOptions(**explicit_flags(CompareOptions, parsed))
     if not parsed.runs:
         raise SettingError("no run is named; name directories or runs in Aim: compare.py checkpoints/<run> ...")

@@ -9,13 +9,16 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
-import importlib
+from evaluate_options import EvaluateOptions, parsed_flags
+
+if __name__ == "__main__":
+    parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
+
 import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,120 +30,23 @@ from tqdm import tqdm
 
 import checkpoint
 from aim_writer import AimTracker, holds_run, leave
-from car_racing import TRAINING_TRACK_SEEDS
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import record
-from film import MAX_GIF_TRACKS, SMALL, check_ffmpeg, new_film
-from output_file import check_output_file
-from paths import check_path, path_from
+from film import SMALL, new_film
+from paths import path_from
 from policies import load_policy
 from process import tell_passed_over
 from score_report import summary, text_report, write_json
-from scoring import SCORING_TRACKS, Actions, Score, drive_stock, stock_env
+from scoring import Actions, Score, drive_stock, stock_env
 from scoring_pool import score_checkpoints
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from settings import SettingError, fail
 from startup import complain, stdout_failure, unwinding_on_stop
+from tracks import SCORING_TRACKS
 
-REPORT_FILE = "index.html"
 # What of a score is a metric in Aim, besides all of it as parameters.
 SCORE_METRICS = ("mean_return", "median_return", "min_return", "lap_finish_rate", "frames_to_finish")
 # As Aim makes them. A checkpoint may be a stranger's, and a hash becomes part of a path.
 RUN_HASH = re.compile(r"[0-9a-f]{24}")
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """The evaluation.
-
-    Raises:
-        SettingError: if an option is missing or out of its range, or two do not go together.
-    """
-
-    checkpoint: tuple[str, ...] = setting(
-        (), "a checkpoint, or a run's directory for its newest; or several", check=check_path
-    )
-    episodes: int | None = setting(
-        None, "how many of the 100 scoring tracks to drive [all]", minimum=1, maximum=len(SCORING_TRACKS)
-    )
-    tracks: tuple[int, ...] = setting(
-        (), "drive these tracks instead, by their seeds: 3 44 90-99", minimum=0, maximum=TRAINING_TRACK_SEEDS.start - 1
-    )
-    actions: Actions | None = setting(
-        None, "what a stochastic policy does [as its checkpoint says]", choices=("mean", "mode", "sampled")
-    )
-    json: str | None = setting(None, "write every track's result to this file", check=check_path)
-    video: str | None = setting(None, "film the first track, or each of --tracks, to this .mp4", check=check_path)
-    gif: str | None = setting(None, "the same as a small .gif", check=check_path)
-    report: str | None = setting(
-        None,
-        "write a page with charts, maps and films of the score to index.html in this directory",
-        check=check_path,
-    )
-    aim: bool = setting(True, "add the score over all scoring tracks to the run in Aim that the checkpoint is of")
-    aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if not self.checkpoint:
-            raise SettingError("no checkpoint is named; name one or a run's directory: evaluate.py checkpoints/<run>")
-        if len(set(self.tracks)) < len(self.tracks):
-            raise SettingError("--tracks names a track twice; name each once")
-        if self.tracks and self.episodes is not None:
-            raise SettingError("--episodes and --tracks both say which tracks to drive; give one of them")
-        self._check_outputs()
-
-    def _check_outputs(self) -> None:
-        self._check_names_differ()
-        if self.json is not None:
-            check_output_file(path_from(self.json, "--json"), "--json")
-        for flag, path, suffix in (("--video", self.video, ".mp4"), ("--gif", self.gif, ".gif")):
-            if path is None:
-                continue
-            if path_from(path, flag).suffix != suffix:
-                raise SettingError(f"{flag} must name a file that ends in {suffix}, not {path}")
-            check_output_file(path_from(path, flag), flag)
-            check_ffmpeg(suffix, flag)
-            if len(self.checkpoint) > 1:
-                raise SettingError(f"{flag} films one checkpoint; name a single one, not {len(self.checkpoint)}")
-        report = self.report_path
-        if report is not None:
-            check_output_file(report, "--report")
-            check_ffmpeg(SMALL, "--report")
-            check_charts("--report")
-        if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
-            raise SettingError(
-                f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.tracks_to_film)}; name fewer or take "
-                "--video"
-            )
-
-    def _check_names_differ(self) -> None:
-        """The page's directory is a name of its own, too. A film and a GIF differ by their endings."""
-        taken: dict[Path, str] = {}
-        if self.report_path is not None:
-            taken = dict.fromkeys((self.report_path.absolute(), self.report_path.parent.absolute()), "--report")
-        for flag, text in (("--json", self.json), ("--video", self.video), ("--gif", self.gif)):
-            if text is None:
-                continue
-            path = path_from(text, flag).absolute()
-            if path in taken:
-                first, second = sorted((flag, taken[path]), key=["--json", "--video", "--gif", "--report"].index)
-                raise SettingError(f"{first} and {second} name one file, {text}; give each its own")
-            taken[path] = flag
-
-    @property
-    def report_path(self) -> Path | None:
-        """The page to write, if one is wanted."""
-        return None if self.report is None else path_from(self.report, "--report") / REPORT_FILE
-
-    @property
-    def tracks_to_score(self) -> Sequence[int]:
-        """The seeds of the tracks to score."""
-        return self.tracks or SCORING_TRACKS[: self.episodes]
-
-    @property
-    def tracks_to_film(self) -> Sequence[int]:
-        """The seeds of the tracks to film, if a film is wanted."""
-        return self.tracks or SCORING_TRACKS[:1]
 
 
 def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | None, tracks: Sequence[int]) -> None:
@@ -160,18 +66,6 @@ def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | Non
 
         for track in tqdm(tracks, desc="filming", unit="track"):
             drive_stock(policy, view, track, add_to_all)
-
-
-def check_charts(flag: str) -> None:
-    """Import what draws charts, which only a report needs, and which a user's settings can break.
-
-    Raises:
-        SettingError: if it cannot be used.
-    """
-    try:
-        importlib.import_module("html_report")
-    except (ImportError, ValueError, OSError) as error:
-        raise SettingError(f"{flag}: matplotlib cannot be used ({error_line(error)}); leave {flag} out") from None
 
 
 def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
@@ -255,22 +149,10 @@ def load_checkpoints(options: EvaluateOptions) -> list[Checkpoint]:
     return loaded
 
 
-def parsed_flags() -> dict[str, Any]:
-    """What stands on the command line, by the options' names. Checkpoints need no flag before them."""
-    parser = OneLineParser(__doc__ or "")
-    parser.add_argument("paths", nargs="*", metavar="CHECKPOINT", help="as --checkpoint")
-    add_flags(parser, EvaluateOptions)
-    parsed = parser.parse_args()
-    given = explicit_flags(EvaluateOptions, parsed)
-    if parsed.paths and "checkpoint" in given:
-        raise SettingError("checkpoints are named with --checkpoint and without it; name all in one way")
-    return {"checkpoint": tuple(parsed.paths), **given}
-
-
 def run() -> None:
     """The whole script, except for what a signal does."""
     try:
-        options = EvaluateOptions(**parsed_flags())
+        options = EvaluateOptions(**parsed_flags(__doc__ or ""))
         loaded = load_checkpoints(options)
     except (SettingError, CheckpointError) as error:
         fail(str(error))

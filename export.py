@@ -25,10 +25,10 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, error_line
 from output_file import check_output_file, replacing
-from paths import check_path, path_from
+from paths import check_path, check_writable_directory, path_from
 from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
 from policy_files import INPUT, OUTPUT, can_write_onnx, write_onnx, write_torchscript
-from process import check_writable_directory, python_command, quoted, shell_command, tell_passed_over
+from process import python_command, quoted, shell_command, tell_passed_over
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting, shown
 from startup import unwinding_on_stop
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from checkpoint import flush
-from process import check_writable_directory
+from paths import check_writable_directory
 from settings import SettingError
 
 MAX_SUFFIX = 10
@@ -57,3 +56,12 @@ def replacing(path: Path) -> Iterator[Path]:
     # The file is in place; not every file system can flush a directory.
     with suppress(OSError):
         flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or a directory's entries, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -49,6 +49,26 @@ def check_path(text: str, flag: str) -> None:
     path_from(text, flag)
 
 
+def check_writable_directory(path: Path, flag: str) -> None:
+    """Make sure, without creating anything, that files can be written in a directory that may not exist yet.
+
+    Raises:
+        SettingError: if they cannot.
+    """
+    existing = path.absolute()
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:
+        raise SettingError(f"{flag} {path} cannot be used ({error.strerror}); name another place") from None
+    if not existing.is_dir():
+        raise SettingError(f"{flag} {path}: {existing} is a file, not a directory; name another place")
+    # /proc and /sys let root pass every permission check and still take no directory.
+    is_virtual = existing.is_relative_to("/proc") or existing.is_relative_to("/sys")
+    if is_virtual or not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingError(f"{flag} {path}: {existing} cannot be written to; name another place")
+
+
 def check_run_name(name: str, flag: str) -> None:
     """Check a run's name, which also names its directory below `checkpoints/`.
 

@@ -35,80 +35,19 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from beta_policy import BetaActorCriticPolicy, DeterministicAction, DrivingCNN
+from beta_policy import BetaActorCriticPolicy, DrivingCNN
 from car_racing import Frame
-from car_racing.config import GameConfig, ViewConfig
+from car_racing.config import ViewConfig
 from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, error_line
-from paths import check_path
+from ppo_config import PPOConfig
 from scoring import Actions, Policy
-from settings import SettingError, check_alike, from_saved, setting, with_default
+from settings import check_alike, from_saved
 
 AGENT = "ppo"
 # An environment takes 5 MB.
 MIN_ENV_BYTES = 4_000_000
-
-
-@dataclass(frozen=True)
-class PPOConfig(GameConfig):
-    """PPO's settings.
-
-    A step is one decision of one environment, `action_repeat` frames of the game.
-
-    Raises:
-        SettingError: if a setting is out of its range, or two do not go together.
-    """
-
-    total_timesteps: int = setting(1_000_000, "steps to train for, over all environments", minimum=1, may_change=True)
-    start_from: str | None = setting(
-        None,
-        "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ",
-        check=check_path,
-    )
-    seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
-    n_envs: int = setting(8, "environments that are stepped together", minimum=1)
-    n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
-    batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
-    n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)
-    learning_rate: float = setting(2.5e-4, "Adam's step size at the start; annealed linearly to 0", above=0.0)
-    clip_range: float = setting(
-        0.1, "bound on the probability ratio's distance from 1 (epsilon in the paper)", above=0.0
-    )
-    ent_coef: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
-    vf_coef: float = setting(0.5, "weight of the value loss", minimum=0.0)
-    max_grad_norm: float = setting(0.5, "the norm to which the gradient is clipped", above=0.0)
-    gamma: float = setting(0.99, "discount factor of a step", minimum=0.0, maximum=1.0)
-    gae_lambda: float = setting(0.9, "lambda of generalized advantage estimation", minimum=0.0, maximum=1.0)
-    frame_stack: int = with_default(GameConfig, "frame_stack", 2)
-    feature_dim: int = setting(
-        256,
-        "size of the features that the CNN gives to policy and value",
-        minimum=1,
-        formerly="features_dim",
-    )
-    use_gaussian: bool = setting(False, "use a Gaussian policy, not a Beta one")
-    deterministic_action: DeterministicAction = setting(
-        "mean", "action of the Beta policy when it is scored", choices=("mean", "mode")
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rollout_size % self.batch_size:
-            raise SettingError(
-                f"--batch-size {self.batch_size} does not divide --n-envs {self.n_envs} x --n-steps {self.n_steps} "
-                f"= {self.rollout_size}; give one that does"
-            )
-
-    @property
-    def rollout_size(self) -> int:
-        """Steps that are collected for an iteration, over all environments."""
-        return self.n_envs * self.n_steps
-
-    @property
-    def whole_timesteps(self) -> int:
-        """Steps of the whole training: the total, rounded up to whole iterations."""
-        return -(-self.total_timesteps // self.rollout_size) * self.rollout_size
 
 
 def min_memory(config: PPOConfig) -> int:

@@ -36,26 +36,6 @@ LOCK_NAME = ".training.lock"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
 
 
-def check_writable_directory(path: Path, flag: str) -> None:
-    """Make sure, without creating anything, that files can be written in a directory that may not exist yet.
-
-    Raises:
-        SettingError: if they cannot.
-    """
-    existing = path.absolute()
-    try:
-        while not existing.exists():
-            existing = existing.parent
-    except OSError as error:
-        raise SettingError(f"{flag} {path} cannot be used ({error.strerror}); name another place") from None
-    if not existing.is_dir():
-        raise SettingError(f"{flag} {path}: {existing} is a file, not a directory; name another place")
-    # /proc and /sys let root pass every permission check and still take no directory.
-    is_virtual = existing.is_relative_to("/proc") or existing.is_relative_to("/sys")
-    if is_virtual or not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingError(f"{flag} {path}: {existing} cannot be written to; name another place")
-
-
 def tell_passed_over(loaded: Checkpoint) -> None:
     """Name on stderr each newer checkpoint of the run that was too damaged to take."""
     for line in loaded.passed_over:

@@ -13,74 +13,21 @@ import torch
 import checkpoint
 import recipe as recipes
 from checkpoint import Checkpoint, CheckpointError
-from paths import check_aim_repo, check_path, check_run_name, is_server, path_from
-from process import check_writable_directory, default_run_name, describe_run, from_here, memory_limit, quoted
+from paths import check_writable_directory, is_server, path_from
+from process import default_run_name, describe_run, from_here, memory_limit, quoted
 from recipe import Recipe
 from run_history import evaluations_of
-from scoring import VALIDATION_TRACKS
+from run_settings import RECIPE_OPTIONS, RunOptions
 from settings import (
     MAX_NUMBER,
     OneLineParser,
     SettingError,
     add_flags,
-    check_settings,
     explicit_flags,
     flag_of,
     resumed,
     saved_settings,
-    setting,
 )
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The run.
-
-    Raises:
-        SettingError: if an option is out of its range.
-    """
-
-    recipe: str | None = setting(
-        None,
-        "take the settings of this recipe, by its name in recipes/ or its file; flags win",
-        check=check_path,
-        may_change=True,
-    )
-    checkpoint_dir: str | None = setting(
-        None, "directory for this run's checkpoints [checkpoints/<run name>]", check=check_path, may_change=True
-    )
-    run_name: str | None = setting(
-        None, "the run's name in Aim [agent, seed and time]", check=check_run_name, may_change=True
-    )
-    device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1", may_change=True)
-    resume: str | None = setting(
-        None,
-        "go on from this checkpoint, or from the newest in this checkpoint directory",
-        check=check_path,
-        may_change=True,
-    )
-    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
-    eval_tracks: int = setting(
-        8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
-    )
-    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
-    score: bool = setting(
-        False,
-        "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",
-        may_change=True,
-    )
-    aim_repo: str = setting(
-        ".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo, may_change=True
-    )
-    aim: bool = setting(True, "track this run in Aim", may_change=True)
-    pictures: bool = setting(True, "track pictures of every evaluation's driving in Aim", may_change=True)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-# The options that a recipe may set too: they belong to how a training goes, not to where it is kept.
-RECIPE_OPTIONS = ("eval_freq", "eval_tracks", "checkpoint_freq")
 
 
 @dataclass(frozen=True)

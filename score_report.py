@@ -12,7 +12,8 @@ from scipy.stats import bootstrap
 from checkpoint import Checkpoint
 from output_file import replacing
 from process import describe_run
-from scoring import SCORING_TRACKS, Actions, Score
+from scoring import Actions, Score
+from tracks import SCORING_TRACKS
 
 CONFIDENCE = 0.95
 N_WORST = 5

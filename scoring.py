@@ -11,20 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from car_racing import TRAINING_TRACK_SEEDS, ViewConfig, make_stock_env
+from car_racing import ViewConfig, make_stock_env
 
 # One observation, uint8 (channels, 84, 84), to one action, float32 (3,) in [-1, 1]: steer, gas, brake.
 Policy = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 # Which action a stochastic policy takes: the mean of its distribution, the maximum of its density, or a draw.
 Actions = Literal["mean", "mode", "sampled"]
-
-# Track seeds by purpose: the published score, choosing the best checkpoint, and comparing policies and settings while
-# developing. They share no seed with each other or with training, so no choice is made on the tracks that judge it.
-SCORING_TRACKS = range(100)
-VALIDATION_TRACKS = range(1_000, 1_100)
-DEVELOPMENT_TRACKS = range(5_000, 6_000)
-assert max(*SCORING_TRACKS, *VALIDATION_TRACKS, *DEVELOPMENT_TRACKS) < TRAINING_TRACK_SEEDS.start
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,17 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
                 _add_flag(group, field, hints[field.name])
 
 
+def check_flags(description: str, *config_classes: type) -> None:
+    """Answer --help and mistakes in the flags of this process, and return if there are none.
+
+    A script calls it before it imports torch and Aim, which take seconds. The values are checked later.
+    """
+    parser = OneLineParser(description)
+    for config_class in config_classes:
+        add_flags(parser, config_class)
+    parser.parse_args()
+
+
 def _add_flag(group: "argparse._ArgumentGroup", field: "dataclasses.Field[Any]", hint: Any) -> None:
     flag, text = flag_of(field.name), field.metadata["help"].replace("%", "%%")
     if isinstance(field.default, bool):

@@ -5,6 +5,13 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+from run_settings import RunOptions
+from sac_config import SACConfig
+from settings import check_flags
+
+if __name__ == "__main__":
+    check_flags(__doc__ or "", SACConfig, RunOptions)  # before the imports below, which take seconds
+
 import statistics
 import time
 from collections import deque
@@ -27,7 +34,6 @@ from sac_drq import (
     NETWORK_SETTINGS,
     TOTAL,
     SACAgent,
-    SACConfig,
     initial_agent,
     make_replay,
     min_memory,

@@ -5,6 +5,13 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+from ppo_config import PPOConfig
+from run_settings import RunOptions
+from settings import check_flags
+
+if __name__ == "__main__":
+    check_flags(__doc__ or "", PPOConfig, RunOptions)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +28,6 @@ from ppo import (
     AGENT,
     NETWORK_SETTINGS,
     TOTAL,
-    PPOConfig,
     capture,
     initial_networks,
     is_finite,

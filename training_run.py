@@ -39,10 +39,12 @@ from process import (
 )
 from progress_bar import ProgressBar
 from run_history import SCORE_FILE, Evaluation, evaluations_of
-from run_options import RECIPE_OPTIONS, AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
-from scoring import VALIDATION_TRACKS, Policy, Score, TrackResult, drive, score
+from run_options import AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
+from run_settings import RECIPE_OPTIONS
+from scoring import Policy, Score, TrackResult, drive, score
 from settings import SettingError, fail
 from startup import complain, heard_signals, one_line
+from tracks import VALIDATION_TRACKS
 
 
 class Evaluator:

@@ -19,10 +19,12 @@ import torch
 import checkpoint
 import ppo
 from benchmarks.sac_update import DRQ
-from ppo import PPOConfig
+from ppo_config import PPOConfig
 from process import capture_generators
-from run_options import RunOptions, resolve_device
-from sac_drq import SACAgent, SACConfig, make_replay
+from run_options import resolve_device
+from run_settings import RunOptions
+from sac_config import SACConfig
+from sac_drq import SACAgent, make_replay
 
 
 def seconds(function: Callable[[], object], n: int = 5) -> float:

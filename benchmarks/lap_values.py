@@ -18,8 +18,8 @@ import checkpoint
 from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
 from policies import load_policy
 from ppo import load_networks
-from scoring import DEVELOPMENT_TRACKS
 from settings import fail
+from tracks import DEVELOPMENT_TRACKS
 
 
 def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:

@@ -9,8 +9,9 @@ import torch
 import checkpoint
 from car_racing import AgentView, EpisodeStatistics, ViewConfig, make_env
 from policies import load_policy
-from scoring import DEVELOPMENT_TRACKS, Policy
+from scoring import Policy
 from settings import fail
+from tracks import DEVELOPMENT_TRACKS
 
 
 def policy_and_tracks(doc: str | None, counted: str, n_tracks: int) -> tuple[Policy, ViewConfig, Sequence[int]]:

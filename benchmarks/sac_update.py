@@ -28,7 +28,8 @@ from torch import nn
 from references.literal_sac import LiteralSAC
 from replay_buffer import Batch, ReplayBuffer
 from run_options import resolve_device
-from sac_drq import ACTION_DIM, ENCODERS, SACAgent, SACConfig, make_replay
+from sac_config import ACTION_DIM, SACConfig
+from sac_drq import ENCODERS, SACAgent, make_replay
 
 # The default networks, for a CPU, and DrQ's. The update without what Stable-Baselines3's lacks.
 SAME_UPDATE = SACConfig(n_step=1, ema_tau=1.0, encode_once=False)

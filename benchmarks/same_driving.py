@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.policy_probe import policy_of
 from car_racing import make_env, make_stock_env
-from scoring import VALIDATION_TRACKS, drive
+from scoring import drive
+from tracks import VALIDATION_TRACKS
 
 
 def main() -> None:

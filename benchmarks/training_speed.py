@@ -17,7 +17,8 @@ import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from car_racing import STOCK_ID, AgentView, TrainingEpisodes
-from ppo import PPOConfig, make_model, make_training_env
+from ppo import make_model, make_training_env
+from ppo_config import PPOConfig
 from process import keep_freed_memory
 from train_ppo import ThreadsForUpdates
 

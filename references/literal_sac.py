@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from replay_buffer import Batch
-from sac_drq import ACTION_DIM, Critic, SACAgent
+from sac_config import ACTION_DIM
+from sac_drq import Critic, SACAgent
 
 Tensor = torch.Tensor
 

@@ -15,8 +15,9 @@ from aim.sdk.index_manager import RepoIndexManager
 
 import checkpoint
 import ppo
-from ppo import PPOConfig
-from sac_drq import SACAgent, SACConfig
+from ppo_config import PPOConfig
+from sac_config import SACConfig
+from sac_drq import SACAgent
 
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAINED = ROOT / "pretrained"

@@ -14,7 +14,6 @@ from car_racing import (
 )
 from car_racing.episodes import FRAMES_BEFORE_MISTAKE
 from car_racing.starts import TILES_TO_RECOVER
-from scoring import SCORING_TRACKS, VALIDATION_TRACKS
 from tests.driving import (
     BRAKE,
     GAS,
@@ -25,6 +24,7 @@ from tests.driving import (
     resets,
     state_of,
 )
+from tracks import SCORING_TRACKS, VALIDATION_TRACKS
 
 # Full gas straight on leaves the road and, after a while without a new tile, ends the episode.
 RETRIES = plain_rules(max_idle_frames=100, retry_start_prob=1.0)

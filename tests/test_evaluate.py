@@ -25,14 +25,15 @@ import scoring_pool
 import training_run
 from aim_writer import AimTracker
 from car_racing import TRAINING_TRACK_SEEDS, make_env, make_stock_env
-from evaluate import EvaluateOptions
+from evaluate_options import EvaluateOptions
 from policies import load_policy
-from run_options import RunOptions
-from scoring import SCORING_TRACKS, Score, TrackResult, drive_stock
+from run_settings import RunOptions
+from scoring import Score, TrackResult, drive_stock
 from settings import OneLineParser, SettingError, add_flags, explicit_flags
 from startup import STOP_SIGNALS, _unfailing_text
 from tests.helpers import SMALL_PPO, finish, read_closed, read_metrics, start
 from tests.soak.faults import tmpfs
+from tracks import SCORING_TRACKS
 
 
 def save_blind(directory, name, steer):

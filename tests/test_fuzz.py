@@ -30,6 +30,8 @@ import run_options
 import runs
 import text_table
 from checkpoint import CheckpointError
+from compare_options import CompareOptions
+from evaluate_options import EvaluateOptions
 from policies import load_policy, recipe_of
 from run_history import Evaluation
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
@@ -96,7 +98,7 @@ class Script:
         parser = OneLineParser("")
         add_flags(parser, self.options[0])
         options = self.options[0](**explicit_flags(self.options[0], parser.parse_args(argv)))
-        if isinstance(options, evaluate.EvaluateOptions):
+        if isinstance(options, EvaluateOptions):
             evaluate.load_checkpoints(options)
 
     def flags(self):
@@ -108,11 +110,11 @@ class Script:
 
 ALL_SCRIPTS = (
     *(Script(name, (module.SPEC.config_class, run_options.RunOptions)) for name, module in MODULES.items()),
-    Script("evaluate.py", (evaluate.EvaluateOptions,)),
+    Script("evaluate.py", (EvaluateOptions,)),
     Script("export.py", (export.ExportOptions,)),
     Script("aim_page.py", (aim_page.PageOptions,)),
     Script("runs.py", (runs.RunsOptions,)),
-    Script("compare.py", (compare.CompareOptions,)),
+    Script("compare.py", (CompareOptions,)),
 )
 
 

@@ -14,8 +14,8 @@ import ppo
 import sac_drq
 from car_racing.settings import setting
 from policies import load_policy
-from ppo import PPOConfig
-from sac_drq import SACConfig
+from ppo_config import PPOConfig
+from sac_config import SACConfig
 from tests.helpers import PRETRAINED, TOTAL, rewrite_manifest
 from tests.trainings import MODULES, SCRIPTS, prepared, resume, spec_of, train_small
 

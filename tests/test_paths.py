@@ -8,14 +8,14 @@ import pytest
 
 import paths
 from aim_page import PageOptions
-from compare import CompareOptions
-from evaluate import EvaluateOptions
+from compare_options import CompareOptions
+from evaluate_options import EvaluateOptions
 from export import ExportOptions
-from paths import check_aim_repo, check_run_name, path_from
-from ppo import PPOConfig
-from run_options import RunOptions
+from paths import check_aim_repo, check_run_name, check_writable_directory, path_from
+from ppo_config import PPOConfig
+from run_settings import RunOptions
 from runs import RunsOptions
-from sac_drq import SACConfig
+from sac_config import SACConfig
 from settings import SettingError, flag_of
 
 CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions, RunsOptions, CompareOptions)
@@ -137,3 +137,11 @@ def test_lengths_are_those_of_bytes(here):
         path_from("ü" * 128, "--x")
     os.mkdir("x" * 255)  # noqa: PTH102, what is refused is what the system refuses
     path_from("x" * 255, "--x")
+
+
+def test_a_read_only_directory_is_refused(tmp_path, monkeypatch):
+    check_writable_directory(tmp_path / "run", "--checkpoint-dir")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(SettingError, match=r"--checkpoint-dir .* cannot be written to"):
+        check_writable_directory(tmp_path / "run", "--checkpoint-dir")

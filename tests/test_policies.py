@@ -9,9 +9,10 @@ import ppo
 from car_racing import make_env
 from checkpoint import CheckpointError
 from policies import AGENTS, load_policy, policy_only
-from scoring import VALIDATION_TRACKS, drive
+from scoring import drive
 from settings import SettingError
 from tests.helpers import PRETRAINED, SMALL_PPO, SMALL_SAC, rewrite_manifest, save_ppo, save_sac
+from tracks import VALIDATION_TRACKS
 
 SAVERS = {"ppo": (save_ppo, SMALL_PPO), "sac": (save_sac, SMALL_SAC)}
 

@@ -11,7 +11,8 @@ from stable_baselines3.common.utils import set_random_seed
 import checkpoint
 import ppo
 from checkpoint import CheckpointError
-from ppo import AnnealedRate, PPOConfig
+from ppo import AnnealedRate
+from ppo_config import PPOConfig
 from tests.helpers import SMALL_PPO, save_ppo
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ import pytest
 import recipe as recipes
 import train
 import train_ppo
-from ppo import PPOConfig
+from ppo_config import PPOConfig
 from recipe import RECIPES, Recipe
 from run_options import prepare, stage_configs
-from sac_drq import SACConfig
+from sac_config import SACConfig
 from settings import SettingError
 
 SPECS = {spec.name: spec for spec in (train.SPEC, train_ppo.SPEC)}

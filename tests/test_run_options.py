@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppo import PPOConfig
-from run_options import RunOptions, Stage, best_of, choose_checkpoint_dir, resolve_device
+from ppo_config import PPOConfig
+from run_options import Stage, best_of, choose_checkpoint_dir, resolve_device
+from run_settings import RunOptions
 from settings import SettingError
 from tests.trainings import prepared
 

@@ -18,12 +18,11 @@ from augmentation import normalize_pixels
 from checkpoint import Checkpoint
 from references.literal_sac import LiteralSAC
 from replay_buffer import Batch
+from sac_config import ACTION_DIM, SACConfig
 from sac_drq import (
-    ACTION_DIM,
     ENCODERS,
     Actor,
     SACAgent,
-    SACConfig,
     initial_agent,
     load_agent,
     load_policy,

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from car_racing import TRAINING_TRACK_SEEDS, ViewConfig, make_env, make_stock_env
-from scoring import (
-    DEVELOPMENT_TRACKS,
-    SCORING_TRACKS,
-    VALIDATION_TRACKS,
-    Score,
-    TrackResult,
-    drive,
-    score,
-)
+from scoring import Score, TrackResult, drive, score
+from tracks import DEVELOPMENT_TRACKS, SCORING_TRACKS, VALIDATION_TRACKS
 
 
 def result(track, episode_return, frames=1000, lap_finished=False):

@@ -7,11 +7,11 @@ import pytest
 
 from aim_page import PageOptions
 from car_racing.config import GameConfig, RulesConfig, ViewConfig
-from evaluate import EvaluateOptions
+from evaluate_options import EvaluateOptions
 from export import ExportOptions
-from ppo import PPOConfig
-from run_options import RunOptions
-from sac_drq import SACConfig
+from ppo_config import PPOConfig
+from run_settings import RunOptions
+from sac_config import SACConfig
 from settings import (
     OneLineParser,
     SettingError,

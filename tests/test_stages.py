@@ -11,8 +11,8 @@ import checkpoint
 import train
 from car_racing.config import ViewConfig
 from policies import load_policy
-from ppo import PPOConfig
-from sac_drq import SACConfig
+from ppo_config import PPOConfig
+from sac_config import SACConfig
 from tests.helpers import read_closed
 from tests.soak.runs import Finished
 from tests.trainings import (

@@ -196,3 +196,14 @@ def test_a_tied_command_ends_with_the_process_that_started_it():
 def test_a_command_whose_parent_is_gone_already_is_not_run():
     done = subprocess.run([sys.executable, ROOT / "end_with_parent.py", "1", "/bin/echo", "run"], capture_output=True)
     assert (done.returncode, done.stdout) == (143, b"")
+
+
+@pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py"])
+@pytest.mark.parametrize("flag", ["--help", "--cheakpoint-dir"])
+def test_a_wrong_flag_is_answered_before_anything_heavy_is_imported(script, flag):
+    command = [sys.executable, "-X", "importtime", str(ROOT / script), flag]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if flag == "--help" else 2)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "car_racing" in imported
+    assert not {"torch", "aim", "scipy", "stable_baselines3", "matplotlib"} & imported

@@ -15,7 +15,7 @@ import ppo
 import train_ppo
 from car_racing.vec_env import CarRacingVecEnv, WorkerDiedError
 from policies import load_policy
-from ppo import PPOConfig
+from ppo_config import PPOConfig
 from tests.helpers import read_closed, read_metrics
 from tests.trainings import FLAGS, exit_code_of, prepared, train_small
 

@@ -12,9 +12,10 @@ from car_racing import make_env
 from policies import load_policy
 from process import StopSignal
 from run_options import BestScore
-from scoring import VALIDATION_TRACKS, Score, TrackResult, score
+from scoring import Score, TrackResult, score
 from settings import SettingError
 from tests.trainings import SCRIPTS, prepared
+from tracks import VALIDATION_TRACKS
 from training_run import Evaluator, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
 

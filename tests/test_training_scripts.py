@@ -21,11 +21,12 @@ from aim_reader import read_runs
 from car_racing.vec_env import CarRacingVecEnv
 from checkpoint import CheckpointError
 from policies import load_policy
-from ppo import PPOConfig
+from ppo_config import PPOConfig
 from process import lock_directory
 from run_history import from_directory
-from run_options import RunOptions
-from sac_drq import SACAgent, SACConfig
+from run_settings import RunOptions
+from sac_config import SACConfig
+from sac_drq import SACAgent
 from settings import SettingError
 from tests.helpers import (
     PRETRAINED,
