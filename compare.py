@@ -1,9 +1,12 @@
-"""Compare runs: learning curves with intervals over seeds, scores, and what it took to get there.
+"""Compare runs: learning curves over seeds, scores, and what they took.
 
-A run is its directory, its name or hash in Aim, or a file of scores. Runs with the same =LABEL are seeds of one
-setting. A pattern in quotes names several runs, and is their label where none is given:
+    python compare.py checkpoints/a checkpoints/b
+    python compare.py 'checkpoints/a_s*=A' 'checkpoints/b_s*=B' --to comparison
+    python compare.py my_run --export csv --to out
 
-    python compare.py 'checkpoints/sac_s*=SAC' 'checkpoints/ppo_s*=PPO' --to comparison
+A run is its directory, its name or hash in Aim, or a file of scores. Runs with
+the same =LABEL are seeds of one setting. A pattern in quotes names several
+runs, and is their label where none is given.
 """
 
 import startup

@@ -43,7 +43,7 @@ class CompareOptions:
 
 def parsed_command_line(description: str) -> argparse.Namespace:
     """What stands on the command line; a mistake in it ends the process."""
-    parser = OneLineParser(description)
+    parser = OneLineParser(description, "RUN[=LABEL] ... ")
     parser.add_argument("runs", nargs="*", metavar="RUN[=LABEL]", help="a run, or several by a pattern in quotes")
     add_flags(parser, CompareOptions)
     parsed: argparse.Namespace = parser.parse_args()

@@ -1,7 +1,11 @@
-"""Score checkpoints on unseen tracks of the unmodified CarRacing-v3, compare them, film them, and make a page of it.
+"""Score checkpoints on unseen tracks of the unmodified CarRacing-v3.
 
-Several checkpoints drive the same tracks and are compared track by track. The same checkpoint gives the same numbers
-each time, on any number of cores.
+    python evaluate.py checkpoints/mine/best
+    python evaluate.py pretrained/ppo_beta pretrained/sac_light --tracks 0-9
+    python evaluate.py pretrained/ppo_beta --report out
+
+Several checkpoints drive the same tracks and are compared track by track. The
+same checkpoint gives the same numbers each time, on any number of cores.
 """
 
 import startup

@@ -130,7 +130,7 @@ def parsed_flags(description: str) -> dict[str, Any]:
 
     Checkpoints need no flag before them.
     """
-    parser = OneLineParser(description)
+    parser = OneLineParser(description, "CHECKPOINT ... ")
     parser.add_argument("paths", nargs="*", metavar="CHECKPOINT", help="as --checkpoint")
     add_flags(parser, EvaluateOptions)
     parsed = parser.parse_args()

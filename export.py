@@ -176,7 +176,7 @@ EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
 
 
 def main() -> None:
-    parser = OneLineParser(__doc__ or "")
+    parser = OneLineParser(__doc__ or "", "CHECKPOINT --to TARGET ")
     # No flag is needed before the checkpoint.
     parser.add_argument("path", nargs="?", metavar="CHECKPOINT", help="as --checkpoint")
     add_flags(parser, ExportOptions)

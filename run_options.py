@@ -20,11 +20,10 @@ from run_history import evaluations_of
 from run_settings import RECIPE_OPTIONS, RunOptions
 from settings import (
     MAX_NUMBER,
-    OneLineParser,
     SettingError,
-    add_flags,
     explicit_flags,
     flag_of,
+    parser_of,
     resumed,
     saved_settings,
 )
@@ -156,10 +155,7 @@ def prepare(spec: AgentSpec, description: str, argv: list[str]) -> Job:
     Raises:
         SettingError, CheckpointError: for the first thing in it that cannot work.
     """
-    parser = OneLineParser(description)
-    add_flags(parser, spec.config_class)
-    add_flags(parser, RunOptions)
-    namespace = parser.parse_args(argv)
+    namespace = parser_of(description, (spec.config_class, RunOptions)).parse_args(argv)
     overrides, explicit = explicit_flags(spec.config_class, namespace), explicit_flags(RunOptions, namespace)
     return _resumed_job(spec, overrides, explicit) if "resume" in explicit else _new_job(spec, overrides, explicit)
 

@@ -6,7 +6,7 @@ As the settings of the agents, these import nothing heavy, so that a wrong flag 
 from dataclasses import dataclass
 
 from paths import check_aim_repo, check_path, check_run_name
-from settings import check_settings, setting
+from settings import check_settings, parser_of, setting
 from tracks import VALIDATION_TRACKS
 
 
@@ -59,3 +59,14 @@ class RunOptions:
 
 # The options that a recipe may set too: they belong to how a training goes, not to where it is kept.
 RECIPE_OPTIONS = ("eval_freq", "eval_tracks", "checkpoint_freq")
+
+# What a person looks for first in --help.
+MOST_USED = ("total_steps", "total_timesteps", "seed", "recipe", "run_name", "checkpoint_dir", "resume", "score", "aim")
+
+
+def check_flags(description: str, config_class: type) -> None:
+    """Answer --help and mistakes in a training script's flags, and return if there are none.
+
+    A script calls it before it imports torch and Aim, which take seconds. The values are checked later.
+    """
+    parser_of(description, (config_class, RunOptions), MOST_USED).parse_args()

@@ -12,7 +12,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
@@ -39,11 +39,16 @@ RANGE = re.compile(r"([0-9]{1,13})-([0-9]{1,13})")
 MAX_RANGE = 100_000
 
 
-def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser,
+    config_class: type,
+    places: "Mapping[str, argparse._ArgumentGroup] | None" = None,
+) -> None:
     """Give `parser` one flag for each field of a config dataclass. One of type `tuple[T, ...]` takes several values.
 
-    A field stands in the group of the class that first declared it, under that class's docstring's first line. A flag
-    that is not given leaves no trace in the parsed namespace, so explicit flags can be told from defaults.
+    A field stands in its group of `places`, by its name, or else in that of the class that first declared it, under
+    that class's docstring's first line. A flag that is not given leaves no trace in the parsed namespace, so explicit
+    flags can be told from defaults.
     """
     hints = typing.get_type_hints(config_class)
     lineage = [owner for owner in config_class.__mro__ if dataclasses.is_dataclass(owner)]
@@ -54,18 +59,16 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
         if own:
             group = parser.add_argument_group((owner.__doc__ or "").strip().splitlines()[0].rstrip("."))
             for field in own:
-                _add_flag(group, field, hints[field.name])
+                _add_flag((places or {}).get(field.name, group), field, hints[field.name])
 
 
-def check_flags(description: str, *config_classes: type) -> None:
-    """Answer --help and mistakes in the flags of this process, and return if there are none.
-
-    A script calls it before it imports torch and Aim, which take seconds. The values are checked later.
-    """
+def parser_of(description: str, config_classes: Iterable[type], most_used: Collection[str] = ()) -> "OneLineParser":
+    """A parser with the flags of these config dataclasses, the most used of them in front."""
     parser = OneLineParser(description)
+    places = dict.fromkeys(most_used, parser.add_argument_group("used most"))
     for config_class in config_classes:
-        add_flags(parser, config_class)
-    parser.parse_args()
+        add_flags(parser, config_class, places)
+    return parser
 
 
 def _add_flag(group: "argparse._ArgumentGroup", field: "dataclasses.Field[Any]", hint: Any) -> None:
@@ -223,10 +226,16 @@ def check_alike(config: Any, saved: dict[str, Any], names: Collection[str], whos
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr and exit code 2, without the usage in front."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, arguments: str = "") -> None:
+        """Args:
+        description: a script's docstring, shown as it is.
+        arguments: what the usage names besides flags.
+        """
         # Wide enough that a short help stands beside `--x, --no-x`.
-        formatter = functools.partial(argparse.HelpFormatter, max_help_position=40)
-        super().__init__(description=description, allow_abbrev=False, formatter_class=formatter)
+        formatter = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=40)
+        # All flags in the usage would be twenty lines.
+        usage = f"%(prog)s {arguments}[flags]"
+        super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=formatter)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         # Intermixed: words without a flag may stand anywhere.

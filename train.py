@@ -1,16 +1,22 @@
-"""Train SAC + DrQ on CarRacing-v3 from pixels, tracked in Aim."""
+"""Train SAC + DrQ on CarRacing-v3 from pixels, tracked in Aim.
+
+    python train.py --total-steps 500000 --action-repeat 2 --run-name mine
+    python train.py --recipe sac_cpu --seed 2 --score
+    python train.py --resume checkpoints/mine
+
+A step is one decision of the agent: --action-repeat frames of the game.
+"""
 
 import startup
 
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
-from run_settings import RunOptions
+from run_settings import check_flags
 from sac_config import SACConfig
-from settings import check_flags
 
 if __name__ == "__main__":
-    check_flags(__doc__ or "", SACConfig, RunOptions)  # before the imports below, which take seconds
+    check_flags(__doc__ or "", SACConfig)  # before the imports below, which take seconds
 
 import statistics
 import time

@@ -1,4 +1,11 @@
-"""Train PPO on CarRacing-v3 from pixels, with a Beta policy by default, tracked in Aim."""
+"""Train PPO with a Beta policy on CarRacing-v3 from pixels, tracked in Aim.
+
+    python train_ppo.py --recipe quick --score
+    python train_ppo.py --total-timesteps 1000000 --seed 42 --run-name mine
+    python train_ppo.py --resume checkpoints/mine
+
+A step is one decision of the agent: --action-repeat frames of the game.
+"""
 
 import startup
 
@@ -6,11 +13,10 @@ if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
 from ppo_config import PPOConfig
-from run_settings import RunOptions
-from settings import check_flags
+from run_settings import check_flags
 
 if __name__ == "__main__":
-    check_flags(__doc__ or "", PPOConfig, RunOptions)  # before the imports below, which take seconds
+    check_flags(__doc__ or "", PPOConfig)  # before the imports below, which take seconds
 
 from dataclasses import dataclass
 from typing import Any

@@ -21,6 +21,7 @@ from settings import (
     explicit_flags,
     flag_of,
     from_saved,
+    parser_of,
     resumed,
     setting,
     with_default,
@@ -274,3 +275,21 @@ def test_a_message_shows_what_was_given_in_one_short_line():
     with pytest.raises(SettingError, match=r"--mode must be one of a, b, not x{60}\.\.\.x{30}$"):
         Config(mode="x" * 10**5)
     assert "\n" not in str(error.value)
+
+
+def test_help_shows_the_most_used_flags_first_and_a_short_usage():
+    text = parser_of(
+        "What it does.\n\n    python x.py --seed 2\n", [PPOConfig, RunOptions], ["seed", "aim"]
+    ).format_help()
+    usage, description = text.splitlines()[:3:2]
+    assert usage.startswith("usage: ")
+    assert usage.endswith(" [flags]")
+    assert description == "What it does."
+    assert "\n    python x.py --seed 2\n" in text
+    most_used, rest = text.partition("used most:")[2].split("PPO's settings:")
+    assert [line.split(",")[0].split()[0] for line in most_used.splitlines() if line.startswith("  --")] == [
+        "--seed",
+        "--aim",
+    ]
+    assert "--seed" not in rest
+    assert "--learning-rate" in rest

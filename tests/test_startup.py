@@ -207,3 +207,13 @@ def test_a_wrong_flag_is_answered_before_anything_heavy_is_imported(script, flag
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "car_racing" in imported
     assert not {"torch", "aim", "scipy", "stable_baselines3", "matplotlib"} & imported
+
+
+@pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py"])
+def test_help_begins_with_three_commands(script):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    head = done.stdout.partition("options:")[0]
+    assert sum(line.startswith(f"    python {script} ") for line in head.splitlines()) == 3
+    assert max(map(len, done.stdout.splitlines())) <= 80
