@@ -12,6 +12,7 @@ from typing import Any
 import aim
 from aim.sdk.repo import ContainerConfig
 
+from aim_writer import chart_name
 from checkpoint import error_line
 from run_history import Evaluation, RunHistory
 from startup import complain
@@ -52,8 +53,9 @@ class TrackedRun:
     metrics: tuple[Metric, ...]
 
     def points(self, name: str, subset: str) -> dict[int, float]:
-        """A metric's values by step; empty for one that was not tracked."""
-        found = (metric.points for metric in self.metrics if (metric.name, metric.subset) == (name, subset))
+        """A metric's values by step; empty for one that was not tracked. Earlier versions had no number in front."""
+        names = (chart_name(name), name)
+        found = (metric.points for metric in self.metrics if metric.name in names and metric.subset == subset)
         return dict(next(found, ()))
 
     def history(self) -> RunHistory:

@@ -44,6 +44,9 @@ RUN_LIST_AGE_S = 0.6
 # Between two tries to open a run.
 RETRY_INTERVAL_S = 60.0
 
+# Aim's page sorts charts by name, digits first. What a person looks at first has its place in front of its name.
+SHOWN_FIRST = ("mean_return", "lap_finish_rate", "min_return", "frames_to_finish")
+
 # What is tracked of an episode, by its key in `info["episode"]`.
 EPISODE_METRICS: Mapping[str, str] = {
     "r": "return",
@@ -160,13 +163,12 @@ class AimTracker:
 
         Args:
             episode: the episode's figures.
-            number: the episode's number, and its place on the x axis: two episodes that end at the same step would
-                overwrite each other.
-            step: the step it ended at, as epoch.
+            number: the episode's number, as epoch.
+            step: the step it ended at. No other episode may have ended there: it would be overwritten.
         """
         for key, name in EPISODE_METRICS.items():
             if key in episode:
-                self.track(episode[key], name, number, context={"subset": "episode"}, epoch=step)
+                self.track(episode[key], name, step, context={"subset": "episode"}, epoch=number)
 
     def set_param(self, key: str, value: Any) -> None:
         """Store a value on the run, NumPy's and torch's scalars as plain numbers."""
@@ -271,10 +273,10 @@ class AimWriter(KVWriter):
 
     Args:
         tracker: the run.
-        renames: other names for some of SB3's keys, by the whole key.
+        renames: other names for some of SB3's keys, by the whole key; None leaves one out.
     """
 
-    def __init__(self, tracker: AimTracker, renames: Mapping[str, str] | None = None) -> None:
+    def __init__(self, tracker: AimTracker, renames: Mapping[str, str | None] | None = None) -> None:
         self.tracker = tracker
         self.renames = dict(renames or {})
 
@@ -282,7 +284,10 @@ class AimWriter(KVWriter):
         for key, value in key_values.items():
             if "aim" in (key_excluded.get(key) or ()):
                 continue
-            name, context = split_key(self.renames.get(key, key))
+            wanted = self.renames.get(key, key)
+            if wanted is None:
+                continue
+            name, context = split_key(wanted)
             self.tracker.track(value, name, step, context=context)
 
     def close(self) -> None:
@@ -312,15 +317,22 @@ class AimEpisodeCallback(BaseCallback):
         self.logger.output_formats = [*others, self.writer]
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
+        # All environments have stepped, one after the other as the steps are counted.
+        first_step = self.num_timesteps - len(self.locals["infos"]) + 1
+        for step, info in enumerate(self.locals["infos"], first_step):
             if "episode" in info:
                 self.n_episodes += 1
-                self.writer.tracker.track_episode(info["episode"], self.n_episodes, self.num_timesteps)
+                self.writer.tracker.track_episode(info["episode"], self.n_episodes, step)
         return True
 
     def _on_training_end(self) -> None:
         if self.logger.name_to_value:
             self.logger.dump(self.num_timesteps + 1)
+
+
+def chart_name(name: str) -> str:
+    """What a metric is called in Aim: `1_mean_return` for the first of `SHOWN_FIRST`, and most others as they are."""
+    return f"{SHOWN_FIRST.index(name) + 1}_{name}" if name in SHOWN_FIRST else name
 
 
 def split_key(key: str) -> tuple[str, dict[str, str]]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import checkpoint
-from aim_writer import AimTracker, holds_run, leave
+from aim_writer import AimTracker, chart_name, holds_run, leave
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import record
 from film import SMALL, new_film
@@ -134,7 +134,7 @@ def add_to_aim(repo: Path, loaded: Checkpoint, score: Score) -> None:
     with AimTracker(repo, "", {"score": {**figures, "at_step": step}}, run_hash, is_addition=True) as tracker:
         for name in SCORE_METRICS:
             if figures[name] is not None:
-                tracker.track(figures[name], name, step, context={"subset": "score"})
+                tracker.track(figures[name], chart_name(name), step, context={"subset": "score"})
         if tracker.run_hash is not None:
             print(f"In Aim:  run {run_hash} in {repo}", flush=True)
 

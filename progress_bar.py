@@ -1,4 +1,4 @@
-"""The progress of a training on stderr: steps, frames, speed, the time left, the latest return."""
+"""The progress of a training on stderr: steps, time left, frames, speed, the latest return."""
 
 import sys
 import time
@@ -9,15 +9,17 @@ from tqdm import tqdm
 
 # The speed is believed after so many seconds of it. Before that, the time left is not shown.
 MEASURE_S = 10.0
+# Between two lines where stderr is no terminal.
+LINE_INTERVAL_S = 30.0
 
 
 class ProgressBar:
-    """Steps, frames, frames a second, time left and the latest episode's return, on stderr.
+    """Steps, time left, frames, frames a second and the latest episode's return, on stderr.
 
     The time left follows from the mean speed since the training, or the part of it that `measure_from_here` begins,
     has started. Evaluations and checkpoints count. After `MEASURE_S` seconds, one line says how long all of it takes.
 
-    Where stderr is no terminal it is a line every half minute, so that a log file stays readable.
+    Where stderr is no terminal, it is a plain line every half minute, and one at the end.
 
     Args:
         total_steps: the step at which the training ends.
@@ -29,16 +31,16 @@ class ProgressBar:
     def __init__(
         self, total_steps: int, initial_steps: int, frames_at: Callable[[int], int], headline: str = ""
     ) -> None:
-        is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty()
+        # Words before the bar: at 80 columns it is the bar that gives way.
         self._bar = tqdm(
             total=total_steps,
             initial=initial_steps,
-            unit="step",
-            mininterval=0.2 if is_terminal else 30.0,
-            maxinterval=0.5 if is_terminal else 60.0,
-            dynamic_ncols=is_terminal,
-            ascii=not is_terminal,
-            bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} steps [{elapsed} elapsed{postfix}]",
+            disable=not self._is_terminal,
+            mininterval=0.2,
+            maxinterval=0.5,
+            dynamic_ncols=True,
+            bar_format="{desc} {bar}",
         )
         self._total_steps = total_steps
         self._frames_at = frames_at
@@ -46,6 +48,7 @@ class ProgressBar:
         self._latest_return: float | None = None
         self._steps = initial_steps
         self._measured_from: tuple[float, int] | None = None  # when, and at which step
+        self._told = (time.perf_counter(), initial_steps)  # the latest plain line: when, and of which step
 
     @property
     def steps(self) -> int:
@@ -63,31 +66,54 @@ class ProgressBar:
             self._latest_return = latest_return
         if self._measured_from is None:
             self._measured_from = now, steps
+        self._bar.set_description_str(self._status(now), refresh=False)
+        self._bar.update(n_new)
+        if not self._is_terminal and now - self._told[0] >= LINE_INTERVAL_S:
+            self._tell(now)
+
+    def note(self, what: str) -> None:
+        """Show what goes on while no steps are taken, until the next update; only at a terminal."""
+        self._bar.set_description_str(f"{self._percentage} of {self._total_steps:,} steps, {what}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    @property
+    def _percentage(self) -> str:
+        return f"{self._steps / max(self._total_steps, 1):.0%}"
+
+    def _status(self, now: float) -> str:
+        """How far the training is, in at most 80 columns up to 10 million steps."""
+        assert self._measured_from is not None
         start, first_step = self._measured_from
         seconds = max(now - start, 1e-9)
-        frames = self._frames_at(steps)
+        frames = self._frames_at(self._steps)
         left = "?"
-        if seconds > MEASURE_S and steps > first_step:
-            steps_per_second = (steps - first_step) / seconds
-            left = tqdm.format_interval((self._total_steps - steps) / steps_per_second)
+        if seconds > MEASURE_S and self._steps > first_step:
+            steps_per_second = (self._steps - first_step) / seconds
+            left = tqdm.format_interval((self._total_steps - self._steps) / steps_per_second)
             self._tell_once(f"{steps_per_second:,.0f} steps/s, {left} to go")
         frames_per_second = (frames - self._frames_at(first_step)) / seconds
         shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"
-        shown = f"{left} left, {frames:,} frames, {frames_per_second:,.0f} frames/s, return {shown_return}"
-        self._bar.set_postfix_str(shown, refresh=False)
-        self._bar.update(n_new)
+        return (
+            f"{self._percentage} of {self._total_steps:,} steps, {left} left, {frames:,} frames, "
+            f"{frames_per_second:,.0f} fps, return {shown_return}"
+        )
+
+    def _tell(self, now: float) -> None:
+        self._told = now, self._steps
+        self.say(f"step {self._steps:,}: {self._status(now)}")
 
     def _tell_once(self, speed: str) -> None:
         if self._headline:
             self.say(f"{self._headline}: {speed}")
             self._headline = ""
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        tqdm.write(line, file=sys.stderr)
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        if not self._is_terminal and self._measured_from is not None and self._told[1] != self._steps:
+            self._tell(time.perf_counter())

@@ -62,8 +62,15 @@ SPEC = AgentSpec(
     memory_mend="give a smaller --n-envs, --n-steps, --frame-stack or --feature-dim",
 )
 
-# SB3's name for PPO's clipped surrogate loss, and the name under which this project's agents report theirs.
-RENAMES = {"train/policy_gradient_loss": "train/policy_loss"}
+# SB3's names in Aim. Its clipped surrogate loss is called there what this project's agents call theirs. What is a
+# straight line stays out: a parameter of the run, the x axis itself, and a clock that starts again at every resume.
+RENAMES = {
+    "train/policy_gradient_loss": "train/policy_loss",
+    "train/clip_range": None,
+    "time/iterations": None,
+    "time/time_elapsed": None,
+    "time/total_timesteps": None,
+}
 
 
 def train(job: Job) -> int:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import checkpoint
-from aim_writer import AimTracker, Picture, leave
+from aim_writer import AimTracker, Picture, chart_name, leave
 from car_racing import make_env
 from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, error_line
@@ -81,15 +81,15 @@ class Evaluator:
 def evaluation_metrics(result: Score) -> dict[str, float]:
     """A score as the metrics that a tracker plots. Without a finished lap there is no `frames_to_finish`."""
     metrics = {
-        "eval/mean_return": result.mean,
-        "eval/std_return": result.std,
-        "eval/min_return": result.minimum,
-        "eval/lap_finish_rate": result.lap_finish_rate,
-        "eval/tiles_fraction": result.tiles_fraction,
+        "mean_return": result.mean,
+        "std_return": result.std,
+        "min_return": result.minimum,
+        "lap_finish_rate": result.lap_finish_rate,
+        "tiles_fraction": result.tiles_fraction,
     }
     if result.frames_to_finish is not None:
-        metrics["eval/frames_to_finish"] = result.frames_to_finish
-    return metrics
+        metrics["frames_to_finish"] = result.frames_to_finish
+    return {f"eval/{chart_name(name)}": value for name, value in metrics.items()}
 
 
 @contextmanager
@@ -244,14 +244,19 @@ class TrainingRun:
         None if a stop called it off.
         """
         trajectories: list[Trajectory] = []
+        tracks = self.evaluator.tracks
+        # Without a run in Aim nobody would see the pictures.
+        shows = self.job.options.pictures and self.tracker.run_hash is not None
 
-        def recorded(policy: Policy, env: gym.Env, track: int) -> TrackResult:
+        def drive_track(policy: Policy, env: gym.Env, track: int) -> TrackResult:
+            self.bar.note(f"validation track {tracks.index(track) + 1} of {len(tracks)}")
+            if not shows:
+                return drive(policy, env, track)
             trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
             return trajectories[-1].result
 
-        # Without a run in Aim nobody would see them.
-        shows = self.job.options.pictures and self.tracker.run_hash is not None
-        result = self.evaluator.evaluate(policy, step, self.stop, recorded if shows else drive)
+        result = self.evaluator.evaluate(policy, step, self.stop, drive_track)
+        self.bar.update(self.bar.steps, None)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
             self._remember(result, step)

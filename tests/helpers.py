@@ -32,7 +32,6 @@ UPDATE_METRICS = (
     "approx_kl",
     "learning_rate",
     "n_updates",
-    "clip_range",
     "loss",
 )
 

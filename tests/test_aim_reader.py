@@ -14,7 +14,7 @@ from run_history import Evaluation
 def track_evaluations(tracker, count=2):
     for n in range(1, count + 1):
         step = 100 * n
-        for name, value in (("mean_return", 10.0 * n), ("min_return", -n), ("lap_finish_rate", 0.5)):
+        for name, value in (("1_mean_return", 10.0 * n), ("3_min_return", -n), ("2_lap_finish_rate", 0.5)):
             tracker.track(value, name, step, context={"subset": "eval"})
         tracker.track(n / 2, "minutes", step, context={"subset": "time"})
 

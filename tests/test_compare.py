@@ -15,9 +15,9 @@ from scoring import TrackResult
 METRICS = tuple(
     Metric(name, subset, ((100, value),))
     for name, subset, value in (
-        ("mean_return", "eval", 850.0),
-        ("min_return", "eval", 3.0),
-        ("lap_finish_rate", "eval", 0.25),
+        ("1_mean_return", "eval", 850.0),
+        ("3_min_return", "eval", 3.0),
+        ("2_lap_finish_rate", "eval", 0.25),
     )
 )
 

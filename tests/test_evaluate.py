@@ -270,10 +270,10 @@ def test_a_score_is_added_to_the_run_in_aim(tmp_path, monkeypatch, capsys, score
     assert run["score"]["at_step"] == 1234
     series = {name: points for (name, subset), points in read_metrics(run).items() if subset == "score"}
     assert series == {
-        "mean_return": {1234: 1.5},
+        "1_mean_return": {1234: 1.5},
+        "2_lap_finish_rate": {1234: 0.0},
+        "3_min_return": {1234: 1.0},
         "median_return": {1234: 1.5},
-        "min_return": {1234: 1.0},
-        "lap_finish_rate": {1234: 0.0},
     }
 
 

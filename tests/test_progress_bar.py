@@ -1,23 +1,64 @@
 """What the progress bar says of speed and time: a clock that the test turns stands for the real one."""
 
+import contextlib
+import io
+
 import pytest
+import tqdm
 
 import progress_bar
 from progress_bar import ProgressBar
 
 
-def test_the_progress_bar_tells_frames_steps_and_the_latest_return(capsys):
-    with ProgressBar(100, 20, lambda steps: 4 * steps) as bar:
-        assert bar.steps == 20
-        bar.update(50, 123.4)
-        bar.update(100, None)
+class Terminal(io.StringIO):
+    """A terminal of 80 columns that remembers all that was drawn."""
+
+    def isatty(self):
+        return True
+
+
+@contextlib.contextmanager
+def at_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda _: (80, 25))
+    with contextlib.redirect_stderr(Terminal()) as stream:
+        yield stream
+
+
+def test_a_terminal_shows_all_of_it_in_80_columns(monkeypatch, clock):
+    with at_a_terminal(monkeypatch) as stream, ProgressBar(2_000_000, 0, lambda steps: 4 * steps) as bar:
+        bar.update(0, None)
+        clock[0] += 10_000.0
+        bar.update(1_300_000, -23.4)
+    drawn = stream.getvalue().replace("\n", "\r").split("\r")
+    assert any("65% of 2,000,000 steps, 1:29:44 left, 5,200,000 frames, 520 fps, return -23" in one for one in drawn)
+    assert max(map(len, drawn)) <= 80
+
+
+def test_what_goes_on_between_steps_is_shown_at_a_terminal(monkeypatch):
+    with at_a_terminal(monkeypatch) as stream, ProgressBar(100, 20, lambda steps: 4 * steps) as bar:
+        bar.update(50, None)
+        bar.note("validation track 3 of 8")
         bar.say("a line")
-        assert bar.steps == 100
+    assert "50% of 100 steps, validation track 3 of 8" in stream.getvalue()
+    assert "a line\n" in stream.getvalue()
+
+
+def test_a_log_file_has_a_plain_line_every_half_minute(clock, capsys):
+    with ProgressBar(1000, 0, lambda steps: 4 * steps) as bar:
+        for step in range(0, 1001, 10):
+            bar.update(step, 123.4 if step == 500 else None)
+            bar.note("validation track 3 of 8")
+            clock[0] += 1.0
+        assert bar.steps == 1000
     text = capsys.readouterr().err
-    assert "a line\n" in text
-    assert "100/100 steps" in text
-    assert "400 frames" in text
-    assert "return 123" in text, "it stays where no other episode has ended"
+    assert "\r" not in text
+    assert text.splitlines() == [
+        "step 300: 30% of 1,000 steps, 01:10 left, 1,200 frames, 40 fps, return -",
+        "step 600: 60% of 1,000 steps, 00:40 left, 2,400 frames, 40 fps, return 123",
+        "step 900: 90% of 1,000 steps, 00:10 left, 3,600 frames, 40 fps, return 123",
+        "step 1,000: 100% of 1,000 steps, 00:00 left, 4,000 frames, 40 fps, return 123",
+    ]
 
 
 @pytest.fixture
@@ -29,8 +70,8 @@ def clock(monkeypatch):
 
 
 def said(capsys):
-    """The lines that were printed, without what the bar draws over itself."""
-    return [line.strip() for line in capsys.readouterr().err.replace("\r", "\n").splitlines()]
+    """The lines that were printed."""
+    return capsys.readouterr().err.splitlines()
 
 
 def test_the_time_left_follows_from_the_mean_speed(clock, capsys):
@@ -46,8 +87,8 @@ def test_the_time_left_follows_from_the_mean_speed(clock, capsys):
         clock[0] += 60.0  # an evaluation, say
         bar.update(400, None)
     last = said(capsys)[-1]
-    assert "elapsed, 02:00 left" in last, "400 steps took 80 seconds, so 600 take 120"
-    assert "1,600 frames, 20 frames/s" in last
+    assert "02:00 left" in last, "400 steps took 80 seconds, so 600 take 120"
+    assert "1,600 frames, 20 fps" in last
 
 
 def test_steps_that_cost_less_than_those_to_come_do_not_count(clock, capsys):

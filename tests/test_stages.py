@@ -85,7 +85,7 @@ def test_stages_are_one_run_whose_steps_and_frames_go_on(undisturbed):
     assert [path.name for path in (place / "run").glob("step_*")] == [f"step_{TOTAL_STEPS:09d}"]
     assert finished.meta["steps"] == TOTAL_STEPS
     assert finished.meta["frames"] == 64 * 10 + 64 * 5
-    assert sorted(finished.series["mean_return", "eval"]) == [END, TOTAL_STEPS]
+    assert sorted(finished.series["1_mean_return", "eval"]) == [END, TOTAL_STEPS]
     frames = finished.series["frames", "time"]
     assert (frames[END], frames[TOTAL_STEPS]) == (640, 960)
     meta = checkpoint.load(place / "run").meta
@@ -95,7 +95,7 @@ def test_stages_are_one_run_whose_steps_and_frames_go_on(undisturbed):
     assert meta["recipe"]["name"] == "two"
     tracked = read_closed(place, meta["aim_run"])
     assert (tracked["hparams"], list(tracked["stages"])) == (meta["stages"][0], meta["stages"])
-    assert sorted(finished.series["return", "episode"]) == list(range(1, meta["episodes"] + 1))
+    assert len(finished.series["return", "episode"]) == meta["episodes"]
 
 
 # Where the stop comes, and the stage and step of the checkpoint that it leaves with each script.

@@ -119,7 +119,7 @@ def test_transitions_and_episodes_are_stored_and_counted_as_they_were(here, monk
     meta = checkpoint.load(here / "run").meta
     assert meta["episodes"] == checkpoint.load(here / "run" / "best").meta["episodes"] == 3
     series = read_metrics(read_closed(here, meta["aim_run"]))
-    assert series["return", "episode"] == {1: 10.0, 2: 20.0, 3: 60.0}
+    assert series["return", "episode"] == {10: 10.0, 20: 20.0, 30: 60.0}
     means = {name: series[name, "rollout"][35] for name in ("ep_rew_mean", "ep_len_mean", "success_rate")}
     assert means == pytest.approx({"ep_rew_mean": 30.0, "ep_len_mean": 10.0, "success_rate": 1 / 3})
     assert series["replay_fill", "train"][35] == pytest.approx(0.33)

@@ -35,7 +35,8 @@ def test_the_learning_rate_anneals_with_each_iteration(whole_run, tmp_path):
     series = read_metrics(read_closed(tmp_path, meta["aim_run"]))
     start = PPOConfig().learning_rate
     assert series["learning_rate", "train"] == pytest.approx({32: start, 64: start * 2 / 3, 96: start / 3})
-    assert series["iterations", "time"] == {32: 1, 64: 2, 96: 3}
+    straight_lines = {"clip_range", "iterations", "time_elapsed", "total_timesteps"}
+    assert not straight_lines & {name for name, _ in series}
 
 
 def test_every_episode_is_counted_and_averaged(whole_run, tmp_path):

@@ -174,14 +174,14 @@ CRASH = TrackResult(2, 100.0, 1000, 90, 210, 0.3, False)
 
 def test_a_score_is_plotted_under_these_names():
     assert evaluation_metrics(Score([LAP, CRASH])) == {
-        "eval/mean_return": 500.0,
+        "eval/1_mean_return": 500.0,
         "eval/std_return": 400.0,
-        "eval/min_return": 100.0,
-        "eval/lap_finish_rate": 0.5,
+        "eval/3_min_return": 100.0,
+        "eval/2_lap_finish_rate": 0.5,
         "eval/tiles_fraction": 0.65,
-        "eval/frames_to_finish": 800.0,
+        "eval/4_frames_to_finish": 800.0,
     }
-    assert "eval/frames_to_finish" not in evaluation_metrics(Score([CRASH]))
+    assert "eval/4_frames_to_finish" not in evaluation_metrics(Score([CRASH]))
 
 
 def test_only_a_better_score_is_the_best():

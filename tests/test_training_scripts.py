@@ -133,10 +133,11 @@ def test_everything_is_in_aim(script, copied):
         assert sorted(series[name, "train"]) == expected.updates, name
     assert series["frames", "time"] == {step: 10 * step for step in expected.updates}
     assert sorted(series["fps", "time"]) == expected.updates
-    for name in ("mean_return", "std_return", "min_return", "lap_finish_rate", "tiles_fraction"):
+    for name in ("1_mean_return", "2_lap_finish_rate", "3_min_return", "std_return", "tiles_fraction"):
         assert sorted(series[name, "eval"]) == expected.evaluations, name
     for name in ("return", "length_steps", "length_frames", "tiles_fraction", "lap_finished"):
-        assert sorted(series[name, "episode"]) == list(range(1, meta["episodes"] + 1)), name
+        assert len(series[name, "episode"]) == meta["episodes"], name
+    assert 0 < min(series["return", "episode"]) <= max(series["return", "episode"]) <= expected.steps
     assert meta["episodes"] > 0
     assert (run.name, run["status"], run["agent"]) == ("small", "finished", expected.agent)
     assert run["hparams"] == meta["config"]
@@ -165,7 +166,7 @@ def test_every_evaluation_is_seen_in_aim(script, copied):
 def test_without_pictures_there_are_none(script, here):
     assert train_small(script, 64, "--no-pictures", "--checkpoint-dir", "run") == 0
     run = read_closed(here, checkpoint.load(here / "run").meta["aim_run"])
-    assert ("mean_return", "eval") in read_metrics(run)
+    assert ("1_mean_return", "eval") in read_metrics(run)
     for name in ("driven_lines", "driving"):
         assert run.get_image_sequence(name, Context({"subset": "eval"})) is None
 
@@ -379,7 +380,7 @@ def test_resume_goes_on_where_the_run_was(script, copied):
     if script == "train.py":
         speeds = series["updates_per_second", "time"][total], series["fps", "time"][total]
         assert speeds[0] == pytest.approx(speeds[1]), "an update a step since it was resumed"
-    assert sorted(series["return", "episode"]) == list(range(1, after.meta["episodes"] + 1))
+    assert len(series["return", "episode"]) == after.meta["episodes"]
 
 
 def test_resuming_into_another_directory_finds_a_best_of_its_own(script, small, here):
@@ -558,7 +559,7 @@ def test_a_hostile_state_is_refused_in_one_line(whole_run, here, monkeypatch, ca
     path = checkpoint.save_step(here / "run", whole.meta["steps"], whole.meta, whole.state, whole.arrays)
     code = exit_code_of(script, monkeypatch, "--resume", path, TOTAL[script], 10**4, "--no-aim")
     assert code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "steps [" not in line and line.strip()]
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"{script}: ")
 

@@ -26,7 +26,7 @@ INTERVALS = {
     "train_ppo.py": "--device cpu --eval-tracks 1 --eval-freq 288 --checkpoint-freq 48",
 }
 # What is measured with a clock differs from run to run.
-CLOCKED = {"fps", "time_elapsed", "updates_per_second"}
+CLOCKED = {"fps", "minutes", "updates_per_second"}
 
 
 @dataclass
@@ -68,8 +68,10 @@ class Finished:
         last = checkpoint.load(place / "run")
         best = checkpoint.load(place / "run" / checkpoint.BEST)
         series = read_metrics(read_closed(place, last.meta["aim_run"]))
+        told = {key: last.meta[key] for key in ("steps", "frames", "episodes", "best", "evaluated_at", "config")}
+        evaluations = [{**one, "minutes": None} for one in last.meta["evaluations"]]
         return cls(
-            meta={key: last.meta[key] for key in ("steps", "frames", "episodes", "best", "evaluated_at", "config")},
+            meta={**told, "evaluations": evaluations},
             state=last.state,
             arrays=last.arrays,
             best={"steps": best.meta["steps"], **best.state},
