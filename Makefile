@@ -9,6 +9,8 @@ ARGS ?=
 # Of `make ui`: the port of Aim's page, and the directory that holds the .aim repository.
 PORT ?= 43800
 REPO ?= .
+# Of `make watch`: a checkpoint or a run's directory.
+POLICY ?= pretrained/ppo_beta
 
 BIN := .venv/bin
 # What is started with this ends with make, also where make is killed.
@@ -22,7 +24,7 @@ OTHER_PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.10 python
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
 	&& { echo "$$p"; break; }; done)
 
-.PHONY: help setup demo train test lint format ui soak clean
+.PHONY: help setup demo watch train test lint format ui soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +35,9 @@ setup: .venv/.ready  ## install everything into .venv: 2 GB of disk with the CPU
 
 demo: .venv/.ready  ## score the pretrained PPO policy on one track and film it: demo.mp4
 	$(WITH_MAKE) $(BIN)/python evaluate.py --checkpoint pretrained/ppo_beta --tracks 70 --video demo.mp4
+
+watch: .venv/.ready  ## play a policy in a window (POLICY=checkpoints/mine: another than the pretrained one)
+	$(WITH_MAKE) $(BIN)/python evaluate.py "$(POLICY)" --watch $(ARGS)
 
 train: .venv/.ready  ## train PPO with the recipe `quick`, score it on the 100 scoring tracks and film it
 	$(WITH_MAKE) $(BIN)/python train_ppo.py --recipe quick --score $(ARGS)

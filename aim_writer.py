@@ -23,6 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -177,6 +178,18 @@ class AimTracker:
             return
         with self._no_raise(f"did not take the parameter {key!r}"):
             self._run[key] = _plain(value)
+
+    def keep_file(self, path: Path) -> None:
+        """Copy a file beside the run, as an artifact that Aim's page offers under its name."""
+        if not self._is_open():
+            return
+        with self._no_raise(f"did not take the file {path.name!r}"):
+            directory = Path(self._repo) / ".aim" / "artifacts"
+            uri = f"file://{directory}"
+            if _is_server(self._repo) or urlsplit(uri).path != str(directory):
+                raise ValueError("Aim keeps no files on a server, nor below a directory with a ? or a # in its name")
+            self._run.set_artifacts_uri(uri)
+            self._run.log_artifact(str(path), name=path.name, block=True)
 
     def close(self, status: str) -> None:
         """Set `status` ("finished", "stopped" or "failed"; Aim has no failed state of its own) and close the run.

@@ -18,11 +18,11 @@ from evaluate_options import EvaluateOptions, parsed_flags
 if __name__ == "__main__":
     parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,43 +33,69 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import checkpoint
-from aim_writer import AimTracker, chart_name, holds_run, leave
+from aim_score import add_film, add_score, is_in_aim
+from aim_writer import AimTracker, leave
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import record
-from film import SMALL, new_film
+from film import SMALL, SMALL_GIF, new_film
+from panel import drive_filmed
 from paths import path_from
-from policies import load_policy
+from policies import load_density, load_policy
 from process import tell_passed_over
-from score_report import summary, text_report, write_json
-from scoring import Actions, Score, drive_stock, stock_env
+from score_report import text_report, write_json
+from scoring import Actions, Score, drive
 from scoring_pool import score_checkpoints
 from settings import SettingError, fail
 from startup import complain, stdout_failure, unwinding_on_stop
 from tracks import SCORING_TRACKS
 
-# What of a score is a metric in Aim, besides all of it as parameters.
-SCORE_METRICS = ("mean_return", "median_return", "min_return", "lap_finish_rate", "frames_to_finish")
-# As Aim makes them. A checkpoint may be a stranger's, and a hash becomes part of a path.
-RUN_HASH = re.compile(r"[0-9a-f]{24}")
+
+def make_films(options: EvaluateOptions, loaded: Checkpoint, repo: Path | None) -> None:
+    """Make the films that the options name, and add one to the checkpoint's run in the Aim repository, if any.
+
+    Raises:
+        OSError: if a film cannot be written.
+    """
+    named = (("--video", options.video), ("--gif", options.gif))
+    films: dict[Path, str | None] = {path_from(path, flag): None for flag, path in named if path is not None}
+    if not films:
+        return
+    with TemporaryDirectory() as directory:
+        gif = Path(directory) / "lap.gif"
+        shown_in_aim = {gif: SMALL_GIF} if repo is not None and options.video is not None else {}
+        film_tracks({**films, **shown_in_aim}, loaded, options.actions, options.tracks_to_film)
+        for path in films:
+            print(f"Written: {path}", flush=True)
+        if shown_in_aim and repo is not None and options.video is not None:
+            add_film(repo, loaded, path_from(options.video, "--video"), gif)
 
 
-def make_films(paths: Sequence[Path], loaded: Checkpoint, actions: Actions | None, tracks: Sequence[int]) -> None:
+def film_tracks(
+    paths: Mapping[Path, str | None], loaded: Checkpoint, actions: Actions | None, tracks: Sequence[int]
+) -> None:
     """Film the tracks one after the other. The episodes are the same as when the tracks are scored.
+
+    Args:
+        paths: the films, and of which kind each is (see `film.new_film`).
+        loaded: the policy.
+        actions: what it does.
+        tracks: the tracks' seeds.
 
     Raises:
         OSError: if a film cannot be written.
     """
     torch.set_num_threads(1)  # as in the scoring, for the same numbers
     policy, view = load_policy(loaded, actions)
+    density = load_density(loaded)
     with ExitStack() as stack:
-        films = [stack.enter_context(new_film(path)) for path in paths]
+        films = [stack.enter_context(new_film(path, kind)) for path, kind in paths.items()]
 
         def add_to_all(frame: NDArray[np.uint8]) -> None:
             for add_frame in films:
                 add_frame(frame)
 
         for track in tqdm(tracks, desc="filming", unit="track"):
-            drive_stock(policy, view, track, add_to_all)
+            drive_filmed(policy, density, view, track, add_to_all, drive)
 
 
 def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
@@ -82,14 +108,16 @@ def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoin
 
     torch.set_num_threads(1)  # as in the scoring, for the same numbers
     policy, view = load_policy(loaded[0], options.actions)
+    density = load_density(loaded[0])
+    record_line = partial(record, keeps_pictures=False)
     laps = []
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".") as directory:
         for track, title in tqdm(tracks_to_show(scores[0]).items(), desc="filming", unit="track"):
             film = Path(directory) / f"{track}.mp4"
             # Driven once more, as when it was scored.
-            with new_film(film, SMALL) as add_frame, stock_env(view, track, add_frame) as env:
-                trajectory = record(policy, env, track, keeps_pictures=False)
+            with new_film(film, SMALL) as add_frame:
+                trajectory = drive_filmed(policy, density, view, track, add_frame, record_line)
             laps.append(ShownLap(title, trajectory, film.read_bytes()))
     write_report(path, loaded, scores, laps)
 
@@ -109,34 +137,30 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
     if json_path is not None:
         print(f"Written: {json_path}", flush=True)
     # Before what takes longer and may fail.
+    tracked: list[tuple[Checkpoint, Score]] = []
+    repo = path_from(options.aim_repo, "--aim-repo")
     if options.aim and options.actions is None and list(options.tracks_to_score) == list(SCORING_TRACKS):
-        for one, score in zip(loaded, scores, strict=True):
-            add_to_aim(path_from(options.aim_repo, "--aim-repo"), one, score)
-    named = (("--video", options.video), ("--gif", options.gif))
-    films = [path_from(path, flag) for flag, path in named if path is not None]
-    if films:
-        make_films(films, loaded[0], options.actions, options.tracks_to_film)
-        for path in films:
-            print(f"Written: {path}", flush=True)
+        tracked = [pair for pair in zip(loaded, scores, strict=True) if is_in_aim(repo, pair[0])]
+        for one, score in tracked:
+            add_score(repo, one, score)
+    make_films(options, loaded[0], repo if tracked else None)
     if options.report_path is not None:
         make_report(options.report_path, options, loaded, scores)
         print(f"Written: {options.report_path}", flush=True)
 
 
-def add_to_aim(repo: Path, loaded: Checkpoint, score: Score) -> None:
-    """Add a score to the run that the checkpoint is of, as parameters and as metrics at its step."""
-    run_hash, step = loaded.meta.get("aim_run"), loaded.meta.get("steps")
-    if not (isinstance(run_hash, str) and RUN_HASH.fullmatch(run_hash) and type(step) is int):
-        return
-    if not holds_run(repo, run_hash):
-        return
-    figures = summary(score)
-    with AimTracker(repo, "", {"score": {**figures, "at_step": step}}, run_hash, is_addition=True) as tracker:
-        for name in SCORE_METRICS:
-            if figures[name] is not None:
-                tracker.track(figures[name], chart_name(name), step, context={"subset": "score"})
-        if tracker.run_hash is not None:
-            print(f"In Aim:  run {run_hash} in {repo}", flush=True)
+def show_window(options: EvaluateOptions, loaded: Checkpoint) -> None:
+    """Play the checkpoint's policy in a window until the user closes it."""
+    from watch import KEYS, Watcher  # pygame's window, which a score does not need
+
+    torch.set_num_threads(1)  # as in the scoring, for the same numbers
+    policy, view = load_policy(loaded, options.actions)
+    try:
+        watcher = Watcher(policy, load_density(loaded), view, options.tracks_to_score)
+    except SettingError as error:
+        fail(str(error))
+    print(KEYS, flush=True)
+    watcher.run()
 
 
 def load_checkpoints(options: EvaluateOptions) -> list[Checkpoint]:
@@ -160,6 +184,9 @@ def run() -> None:
         loaded = load_checkpoints(options)
     except (SettingError, CheckpointError) as error:
         fail(str(error))
+    if options.watch:
+        show_window(options, loaded[0])
+        return
     try:
         scores = score_checkpoints(loaded, options.tracks_to_score, options.actions)
     except BrokenProcessPool as error:

@@ -45,6 +45,7 @@ class EvaluateOptions:
         "write a page with charts, maps and films of the score to index.html in this directory",
         check=check_path,
     )
+    watch: bool = setting(False, "play the policy in a window instead, at the game's speed; keys are in docs/watch.md")
     aim: bool = setting(True, "add the score over all scoring tracks to the run in Aim that the checkpoint is of")
     aim_repo: str = setting(".", "directory of the Aim repository", check=check_path)
 
@@ -56,7 +57,22 @@ class EvaluateOptions:
             raise SettingError("--tracks names a track twice; name each once")
         if self.tracks and self.episodes is not None:
             raise SettingError("--episodes and --tracks both say which tracks to drive; give one of them")
+        if self.watch:
+            self._check_watch()
         self._check_outputs()
+
+    def _check_watch(self) -> None:
+        """A window shows one policy, and nothing is scored."""
+        for flag, value in (
+            ("--json", self.json),
+            ("--video", self.video),
+            ("--gif", self.gif),
+            ("--report", self.report),
+        ):
+            if value is not None:
+                raise SettingError(f"--watch scores nothing, so there is nothing for {flag}; give one of them")
+        if len(self.checkpoint) > 1:
+            raise SettingError(f"--watch plays one checkpoint; name a single one, not {len(self.checkpoint)}")
 
     def _check_outputs(self) -> None:
         self._check_names_differ()

@@ -15,13 +15,27 @@ from numpy.typing import NDArray
 from output_file import replacing
 from settings import SettingError
 
+# Beside the game there is a panel (`panel.py`).
+PANEL_W = 280
+FILM_W, FILM_H = WINDOW_W + PANEL_W, WINDOW_H
+
 # A GIF compresses badly, so it is small and shows every fourth frame, still in real time.
 GIF_FPS = FPS / 4
-GIF_WIDTH = 480
+GIF_WIDTH = 560
 # ffmpeg keeps every frame of a GIF in memory, some 140 MB a track, until it knows all colours.
 MAX_GIF_TRACKS = 3
 
-SMALL = "small"
+
+def _gif(width: int) -> list[str]:
+    """ffmpeg's arguments for a GIF of this width."""
+    return [
+        "-vf",
+        f"fps={GIF_FPS},scale={width}:-1:flags=area,split[a][b];"
+        "[a]palettegen=stats_mode=diff[palette];[b][palette]paletteuse=dither=none:diff_mode=rectangle",
+    ]
+
+
+SMALL, SMALL_GIF = "small", "small_gif"
 FORMATS = {
     ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
     # For a page: a few hundred kilobytes a lap, and a player can begin before it has all of it.
@@ -29,14 +43,12 @@ FORMATS = {
         *("-vf", f"scale={GIF_WIDTH}:-2:flags=area", "-c:v", "libx264", "-crf", "26", "-pix_fmt", "yuv420p"),
         *("-movflags", "+faststart"),
     ],
-    ".gif": [
-        "-vf",
-        f"fps={GIF_FPS},scale={GIF_WIDTH}:-1:flags=area,split[a][b];"
-        "[a]palettegen=stats_mode=diff[palette];[b][palette]paletteuse=dither=none:diff_mode=rectangle",
-    ],
+    ".gif": _gif(GIF_WIDTH),
+    # For a tracker's page: a megabyte or two a lap.
+    SMALL_GIF: _gif(320),
 }
 
-# Appends one frame of the window to a film: uint8 (WINDOW_H, WINDOW_W, 3) in RGB.
+# Appends one picture to a film: uint8 (FILM_H, FILM_W, 3) in RGB.
 AddFrame = Callable[[NDArray[np.uint8]], None]
 
 
@@ -46,7 +58,7 @@ def new_film(path: Path, kind: str | None = None) -> Iterator[AddFrame]:
 
     Args:
         path: ends in .mp4, or in .gif for a GIF that is `GIF_WIDTH` pixels wide.
-        kind: `SMALL` for an .mp4 of that width; None for what the path's ending says.
+        kind: `SMALL` for an .mp4 of that width, `SMALL_GIF`; None for what the path's ending says.
 
     Yields:
         The function that appends a frame.
@@ -84,7 +96,7 @@ def check_ffmpeg(kind: str, flag: str) -> None:
     """
     try:
         ffmpeg = _start_ffmpeg([*FORMATS[kind], "-f", "null", "-"])
-        _, complaint = ffmpeg.communicate(bytes(3 * WINDOW_W * WINDOW_H))
+        _, complaint = ffmpeg.communicate(bytes(3 * FILM_W * FILM_H))
         if ffmpeg.returncode:
             raise OSError(_reason(ffmpeg, complaint))
     except (OSError, RuntimeError) as error:  # imageio_ffmpeg raises the latter where it finds no ffmpeg
@@ -92,7 +104,7 @@ def check_ffmpeg(kind: str, flag: str) -> None:
 
 
 def _start_ffmpeg(output: list[str]) -> "subprocess.Popen[bytes]":
-    size, rate = f"{WINDOW_W}x{WINDOW_H}", str(FPS)
+    size, rate = f"{FILM_W}x{FILM_H}", str(FPS)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-"]
     return subprocess.Popen(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *output],

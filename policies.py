@@ -15,7 +15,7 @@ import sac_drq
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError
 from recipe import Recipe
-from scoring import Actions, Policy
+from scoring import ActionDensity, Actions, Policy
 
 
 class AgentModule(Protocol):
@@ -33,6 +33,10 @@ class AgentModule(Protocol):
         self, checkpoint: Checkpoint, device: torch.device, actions: Actions | None = None
     ) -> tuple[Policy, ViewConfig]:
         """The policy, and the view that it was trained with; errors as for `policies.load_policy`."""
+        ...
+
+    def load_density(self, checkpoint: Checkpoint) -> ActionDensity:
+        """The density of the policy's distribution; errors as for `policies.load_density`."""
         ...
 
     def deterministic_network(self, checkpoint: Checkpoint) -> tuple[nn.Module, ViewConfig]:
@@ -62,6 +66,15 @@ def load_policy(
         SettingError: if the agent has no such actions.
     """
     return _agent_of(loaded).load_policy(loaded, torch.device(device), actions)
+
+
+def load_density(loaded: Checkpoint) -> ActionDensity:
+    """The density of the distribution that a checkpoint's policy draws its actions from.
+
+    Raises:
+        CheckpointError: if the checkpoint holds no policy of a known agent.
+    """
+    return _agent_of(loaded).load_density(loaded)
 
 
 def deterministic_network(loaded: Checkpoint) -> tuple[nn.Module, ViewConfig]:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
@@ -42,7 +43,7 @@ from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import make_vec_env
 from checkpoint import Checkpoint, CheckpointError, error_line
 from ppo_config import PPOConfig
-from scoring import Actions, Policy
+from scoring import ActionDensity, Actions, Policy
 from settings import check_alike, from_saved
 
 AGENT = "ppo"
@@ -281,6 +282,27 @@ def load_policy(
         networks.action_dist.deterministic_action = actions
     policy = policy_of(networks.to(device), deterministic=actions != "sampled")
     return policy, _policy_config(checkpoint).view
+
+
+def load_density(checkpoint: Checkpoint) -> ActionDensity:
+    """The density of a checkpoint's stochastic policy.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make a policy.
+    """
+    networks = load_networks(checkpoint)
+
+    @torch.no_grad()
+    def density(obs: Frame, actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        distribution: Any = networks.get_distribution(torch.as_tensor(obs[None])).distribution
+        values = torch.as_tensor(actions)[:, None]
+        if isinstance(networks, BetaActorCriticPolicy):
+            # The Beta distribution is one of (a + 1) / 2; at its ends it may be infinite.
+            inside = ((values + 1.0) / 2.0).clamp(1e-4, 1.0 - 1e-4)
+            return (distribution.log_prob(inside).exp() / 2.0).numpy()
+        return distribution.log_prob(values).exp().numpy()
+
+    return density
 
 
 class DeterministicNetwork(nn.Module):

@@ -37,7 +37,7 @@ from cuda_graph import CudaGraph
 from metric_sums import MetricSums
 from replay_buffer import Batch, ReplayBuffer, to_device
 from sac_config import ACTION_DIM, EncoderName, SACConfig
-from scoring import Actions, Policy
+from scoring import ActionDensity, Actions, Policy
 from settings import SettingError, check_alike, from_saved
 
 AGENT = "sac"
@@ -255,15 +255,23 @@ class SACAgent:
     def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
         """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
         with torch.no_grad():
-            encoder, actor = self.critic.encoder, self.actor
-            if deterministic and self.ema_policy is not None:
-                encoder, actor = self.ema_policy.encoder, self.ema_policy.actor
-            features = encoder(normalize_pixels(torch.from_numpy(obs[None]).to(self.device), self.dtype))
             if deterministic:
-                action = torch.tanh(actor(features)[0])
+                action = torch.tanh(self.distribution(obs)[0])
             else:
-                action, _ = actor.sample(features, self._noise(1))
+                features = self.critic.encoder(self._one_batch(obs))
+                action, _ = self.actor.sample(features, self._noise(1))
         return action[0].cpu().numpy().astype(np.float32)
+
+    def distribution(self, obs: Frame) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log standard deviation, (1, action_dim) each, of the policy that is scored, before the tanh."""
+        encoder, actor = self.critic.encoder, self.actor
+        if self.ema_policy is not None:
+            encoder, actor = self.ema_policy.encoder, self.ema_policy.actor
+        mean, log_std = actor(encoder(self._one_batch(obs)))
+        return mean, log_std
+
+    def _one_batch(self, obs: Frame) -> torch.Tensor:
+        return normalize_pixels(torch.from_numpy(obs[None]).to(self.device), self.dtype)
 
     def update(self, replay: ReplayBuffer) -> None:
         """One update of SAC + DrQ. Nothing in it waits for the GPU; `pop_metrics` tells how it went."""
@@ -558,6 +566,25 @@ def policy_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """The part of a checkpoint's state that `load_policy` needs; raises CheckpointError if it is not there."""
     agent = load_agent(checkpoint, torch.device("cpu"))
     return {"agent": {name: network.state_dict() for name, network in agent.saved_networks.items()}}
+
+
+def load_density(checkpoint: Checkpoint) -> ActionDensity:
+    """The density of a checkpoint's stochastic policy: a Gaussian, squashed by tanh.
+
+    Raises:
+        CheckpointError: if the checkpoint's settings or parameters do not make an agent.
+    """
+    agent = load_agent(checkpoint, torch.device("cpu"))
+
+    @torch.no_grad()
+    def density(obs: Frame, actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        mean, log_std = agent.distribution(obs)
+        values = torch.as_tensor(actions).clamp(-1.0 + 1e-4, 1.0 - 1e-4)[:, None]
+        # a = tanh(u) has the density of u, divided by da/du = 1 - a^2.
+        gaussian = torch.distributions.Normal(mean, log_std.exp())
+        return (gaussian.log_prob(torch.atanh(values)).exp() / (1.0 - values.square())).numpy()
+
+    return density
 
 
 def load_policy(

@@ -16,6 +16,10 @@ from car_racing import ViewConfig, make_stock_env
 # One observation, uint8 (channels, 84, 84), to one action, float32 (3,) in [-1, 1]: steer, gas, brake.
 Policy = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
+# The density of a policy's distribution: one observation and actions, float32 (n,), to float32 (n, 3), for each of
+# steer, gas and brake.
+ActionDensity = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+
 # Which action a stochastic policy takes: the mean of its distribution, the maximum of its density, or a draw.
 Actions = Literal["mean", "mode", "sampled"]
 

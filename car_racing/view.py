@@ -28,6 +28,12 @@ def stock_colour_frame(rgb: Frame) -> Frame:
     return cv2.resize(rgb, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
+def controls_of(action: NDArray[np.float32], config: ViewConfig) -> NDArray[np.float64]:
+    """What an action, (3,) in [-1, 1], does in the game: steer in [-1, 1], gas and brake in [0, 1]."""
+    brake = max(action[2], 0.0) if config.brake_dead_zone else 0.5 * (action[2] + 1.0)
+    return np.array((action[0], 0.5 * (action[1] + 1.0), brake))
+
+
 class AgentView(gym.Wrapper):
     """Action repeat, frame stack and action scaling in one wrapper.
 
@@ -62,8 +68,7 @@ class AgentView(gym.Wrapper):
         return self._fill_stack(self._stack)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        brake = max(action[2], 0.0) if self.config.brake_dead_zone else 0.5 * (action[2] + 1.0)
-        controls = np.array((action[0], 0.5 * (action[1] + 1.0), brake))
+        controls = controls_of(action, self.config)
         total_reward = 0.0
         frames = 0
         terminated = truncated = False

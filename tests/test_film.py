@@ -5,13 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from gymnasium.envs.box2d.car_racing import WINDOW_H, WINDOW_W
 
-from film import new_film
+from film import FILM_H, FILM_W, new_film
 
 
 def grey(level):
-    return np.full((WINDOW_H, WINDOW_W, 3), level, np.uint8)
+    return np.full((FILM_H, FILM_W, 3), level, np.uint8)
 
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "a b%d.mp4", "-y.mp4"])

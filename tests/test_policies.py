@@ -1,5 +1,7 @@
 """Policies of every agent's checkpoints: older ones too, their actions, and what is no policy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import checkpoint
 import ppo
 from car_racing import make_env
 from checkpoint import CheckpointError
-from policies import AGENTS, load_policy, policy_only
+from policies import AGENTS, load_density, load_policy, policy_only
 from scoring import drive
 from settings import SettingError
 from tests.helpers import PRETRAINED, SMALL_PPO, SMALL_SAC, rewrite_manifest, save_ppo, save_sac
@@ -116,3 +118,25 @@ def test_networks_of_another_size_are_named(tmp_path, agent):
 def test_the_pretrained_policies_drive(name):
     policy, view = load_policy(checkpoint.load(PRETRAINED / name))
     assert drive(policy, make_env(view), VALIDATION_TRACKS[0]).episode_return > 850.0
+
+
+@pytest.mark.parametrize(
+    ("agent", "config"),
+    [("ppo", SMALL_PPO), ("ppo", replace(SMALL_PPO, use_gaussian=True)), ("sac", replace(SMALL_SAC, ema_tau=1.0))],
+    ids=["Beta", "Gaussian", "SAC"],
+)
+def test_the_density_is_that_of_the_drawn_actions(tmp_path, agent, config):
+    path = SAVERS[agent][0](tmp_path, "policy", config)
+    loaded, obs = checkpoint.load(path), observations(config)[0]
+    policy, _ = load_policy(loaded, "sampled")
+    torch.manual_seed(3)
+    drawn = np.stack([policy(obs) for _ in range(4000)])
+    # A Gaussian's draws are clipped to [-1, 1], so the outermost bins hold more than its density says.
+    edges = np.linspace(-1.0, 1.0, 21)[1:-1]
+    for axis in range(3):
+        counts, _ = np.histogram(drawn[:, axis], edges)
+        fine = np.linspace(edges[0], edges[-1], 18 * 50 + 1, dtype=np.float32)
+        density = load_density(loaded)(obs, fine)[:, axis]
+        expected = [np.trapezoid(density[i : i + 51], fine[i : i + 51]) for i in range(0, 18 * 50, 50)]
+        np.testing.assert_allclose(counts / len(drawn), expected, atol=0.03)
+        assert counts.sum() > 1000
