@@ -1,0 +1,105 @@
+"""Aim's page and the report as a browser shows them: headless Chromium, where there is one."""
+
+import functools
+import html
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+import aim_score
+import checkpoint
+from aim_page import ADDRESS
+from car_racing import make_env
+from driving_pictures import record
+from html_report import ShownLap, write_report
+from policies import load_policy
+from scoring import Score, TrackResult
+from tests.helpers import finish, start
+from tests.trainings import SCRIPTS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+SCORE = Score([TrackResult(0, 912.5, 785, 280, 0, 1.0, True), TrackResult(1, 887.5, 1000, 279, 1, 0.99, False)])
+
+
+def dom_of(url):
+    """The page's DOM, once its scripts have run and fetched."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
+    return subprocess.run([*command, url], capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+def words_of(dom):
+    """What a person can read on the page."""
+    visible = re.sub(r"<(script|style)\b.*?</\1>", " ", dom, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", visible)))
+
+
+def wait_for(port, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection((ADDRESS, port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"Aim's page did not come: {process.poll()}")
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def page(request, whole_run, tmp_path_factory):
+    """A function from a path to Aim's page of a short real training, which has been scored; and the run's hash."""
+    place = tmp_path_factory.mktemp("page")
+    shutil.copytree(whole_run(request.param)[0] / ".aim", place / ".aim")
+    best = checkpoint.load(whole_run(request.param)[0] / "checkpoints" / "small" / "best")
+    aim_score.add_score(place, best, SCORE)
+    with socket.create_server((ADDRESS, 0)) as free:
+        port = free.getsockname()[1]
+    process = start("aim_page.py", "--port", port, cwd=place)
+    try:
+        wait_for(port, process)
+        yield functools.cache(lambda path: dom_of(f"http://{ADDRESS}:{port}/{path}")), best.meta["aim_run"]
+    finally:
+        process.terminate()
+        finish(process, timeout=60)
+
+
+def test_the_run_and_its_score_are_in_the_table_of_runs(page):
+    words = words_of(page[0]("runs"))
+    assert "small" in words
+    assert 'subset="score"' in words
+    assert "900" in words
+
+
+def test_charts_begin_with_return_and_laps(page):
+    show, run_hash = page
+    words = words_of(show(f"runs/{run_hash}/metrics"))
+    titles = re.findall(r'(\S+) subset="(\w+)"', words)
+    assert titles[:2] == [("1_mean_return", "eval"), ("1_mean_return", "score")]
+    assert titles[2:4] == [("2_lap_finish_rate", "eval"), ("2_lap_finish_rate", "score")]
+    assert ("return", "episode") in titles
+
+
+def test_driving_pictures_are_shown(page):
+    show, run_hash = page
+    dom = show(f"runs/{run_hash}/images")
+    assert "driven_lines" in dom
+    assert "track 1000: " in words_of(dom)
+    assert len(re.findall(r'<img[^>]+src="data:image/(png|gif)', dom)) >= 2
+
+
+def test_the_report_is_shown_without_a_network(whole_run, tmp_path):
+    best = checkpoint.load(whole_run("train_ppo.py")[0] / "checkpoints" / "small" / "best")
+    policy, view = load_policy(best)
+    trajectory = record(policy, make_env(view), 0, keeps_pictures=False)
+    write_report(tmp_path / "index.html", [best], [SCORE], [ShownLap("Worst track", trajectory, b"film")])
+    dom = dom_of((tmp_path / "index.html").as_uri())
+    words = words_of(dom)
+    assert "900.0 ± 12.5" in words
+    assert "Worst track" in words
+    assert dom.count("<svg") >= 2
+    assert "<video" in dom
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', dom), "nothing is fetched"
