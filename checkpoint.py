@@ -59,6 +59,7 @@ class Checkpoint:
         state: nested dicts and lists of tensors (on the CPU) and plain values.
         arrays: the large arrays, read from the disk as they are used; writing to them leaves the disk as it is.
         passed_over: why newer checkpoints of the run were not taken, a line each.
+        state_sha256: the checksum of the state, which is the policy's too; empty for one that no file holds.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Checkpoint:
     state: dict[str, Any]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
+    state_sha256: str = ""
 
 
 def save(
@@ -287,7 +289,8 @@ def _load_as_listed(path: Path, manifest: Mapping[str, Any], with_arrays: bool) 
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / MANIFEST} cannot be read ({error_line(error)})") from None
     state = _read_state(state_file)
-    return Checkpoint(path, meta, state, {key: _read_array(file) for key, file in files.items()} if with_arrays else {})
+    arrays = {key: _read_array(file) for key, file in files.items()} if with_arrays else {}
+    return Checkpoint(path, meta, state, arrays, state_sha256=state_file.sha256)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -41,7 +41,8 @@ from film import SMALL, SMALL_GIF, new_film
 from panel import drive_filmed
 from paths import path_from
 from policies import load_density, load_policy
-from process import tell_passed_over
+from process import describe_run, tell_passed_over
+from run_history import SCORE_FILE, known_score
 from score_report import text_report, write_json
 from scoring import Actions, Score, drive
 from scoring_pool import score_checkpoints
@@ -149,6 +150,18 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
         print(f"Written: {options.report_path}", flush=True)
 
 
+def scores_of(options: EvaluateOptions, loaded: Sequence[Checkpoint]) -> list[Score]:
+    """Drive, but for a report take the scores that are known already."""
+    tracks, provenance = options.tracks_to_score, describe_run()
+    known = [known_score(one, tracks, options.actions, provenance) if options.report else None for one in loaded]
+    for one, score in zip(loaded, known, strict=True):
+        if score is not None:
+            print(f"Taken:   the score of {one.path} from {SCORE_FILE} beside it", flush=True)
+    to_drive = [one for one, score in zip(loaded, known, strict=True) if score is None]
+    driven = iter(score_checkpoints(to_drive, tracks, options.actions) if to_drive else ())
+    return [next(driven) if score is None else score for score in known]
+
+
 def show_window(options: EvaluateOptions, loaded: Checkpoint) -> None:
     """Play the checkpoint's policy in a window until the user closes it."""
     from watch import KEYS, Watcher  # pygame's window, which a score does not need
@@ -188,7 +201,7 @@ def run() -> None:
         show_window(options, loaded[0])
         return
     try:
-        scores = score_checkpoints(loaded, options.tracks_to_score, options.actions)
+        scores = scores_of(options, loaded)
     except BrokenProcessPool as error:
         what = f"a worker process could not be started or has died ({error_line(error)})"
         complain(f"{what}; leave it more memory, or use one core: taskset -c 0 python evaluate.py ...")

@@ -6,13 +6,13 @@ them back, and the scores that `evaluate.py` wrote.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import checkpoint
-from checkpoint import CheckpointError
+from checkpoint import Checkpoint, CheckpointError
 from scoring import Score, TrackResult
 
 SCORE_FILE = "score.json"
@@ -113,6 +113,30 @@ def from_score_file(path: Path) -> RunHistory:
         CheckpointError: if it is no such file.
     """
     return RunHistory(str(path), (), None, _read_score(path)[1])
+
+
+def known_score(
+    loaded: Checkpoint, tracks: Sequence[int], actions: str | None, provenance: Mapping[str, Any]
+) -> Score | None:
+    """A checkpoint's score from the file in its run's directory, if driving again would come to the same.
+
+    Args:
+        loaded: the checkpoint.
+        tracks: the tracks that are wanted, in order.
+        actions: what the policy does.
+        provenance: versions and commit of whoever asks; the file's must be the same.
+    """
+    file = loaded.path.parent / SCORE_FILE
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        is_same = all(plain["scored_by"][key] == provenance[key] for key in ("versions", "commit"))
+        entry = next(one for one in plain["checkpoints"] if one["state_sha256"] == loaded.state_sha256)
+        results = {one["track"]: _from_plain(TrackResult, one) for one in entry["tracks"]}
+        if is_same and entry["actions"] == actions and loaded.state_sha256:
+            return Score([results[track] for track in tracks])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
+        pass  # not one of ours, or not of these tracks
+    return None
 
 
 def _read_score(path: Path) -> tuple[Any, Score]:

@@ -103,6 +103,7 @@ def write_json(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Score]
 def _json_entry(loaded: Checkpoint, score: Score, first: Score, actions: Actions | None) -> dict[str, Any]:
     return {
         "checkpoint": str(loaded.path),
+        "state_sha256": loaded.state_sha256,
         "agent": loaded.meta.get("agent"),
         "steps": loaded.meta.get("steps"),
         "frames": loaded.meta.get("frames"),

@@ -278,6 +278,28 @@ def test_a_score_is_added_to_the_run_in_aim(tmp_path, monkeypatch, capsys, score
     }
 
 
+def test_a_report_takes_a_score_that_is_known(tmp_path, monkeypatch, capsys, scored_at_once):
+    """The score that --json left in the run's directory; what is driven is only the three laps that are shown."""
+    path = save_tracked(tmp_path, None)
+    use_arguments(monkeypatch, path, "--json", tmp_path / "score.json", "--episodes", 2)
+    evaluate.main()
+
+    def refuse(*_):
+        raise AssertionError("it was driven again")
+
+    reports = []
+    monkeypatch.setattr(evaluate, "score_checkpoints", refuse)
+    monkeypatch.setattr(evaluate, "make_report", lambda path, options, loaded, scores: reports.append(scores[0].mean))
+    capsys.readouterr()
+    use_arguments(monkeypatch, path, "--report", tmp_path / "out", "--episodes", 2)
+    evaluate.main()
+    assert reports == [1.5]
+    assert f"Taken:   the score of {path} from score.json beside it" in capsys.readouterr().out
+    use_arguments(monkeypatch, path, "--episodes", 2)
+    with pytest.raises(AssertionError, match="driven again"):
+        evaluate.main()
+
+
 def test_the_film_of_a_score_is_added_to_the_run_in_aim(tmp_path, monkeypatch, capsys, scored_at_once):
     def film_little(policy, density, view, track, add_frame, drive_track):
         for level in (0, 100, 200, 250):

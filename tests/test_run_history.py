@@ -1,13 +1,14 @@
 """What a run's directory and files of scores tell of it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+import torch
 
 import checkpoint
 from checkpoint import CheckpointError
-from run_history import Evaluation, RunHistory, evaluations_of, from_directory, from_score_file
+from run_history import Evaluation, RunHistory, evaluations_of, from_directory, from_score_file, known_score
 from scoring import TrackResult
 
 EVALUATIONS = (
@@ -103,3 +104,48 @@ def test_what_is_no_evaluation_is_said(tmp_path, plain):
     checkpoint.save_step(tmp_path, 100, {"evaluations": plain}, {})
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         from_directory(tmp_path)
+
+
+OTHER_TRACK = replace(TRACK, track=5, episode_return=900.0)
+MINE = {"versions": {"torch": "2"}, "commit": "abc", "command": "python evaluate.py"}
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A checkpoint, and what the file of scores in its run's directory holds."""
+    checkpoint.save(tmp_path, checkpoint.BEST, {"agent": "ppo"}, {"x": torch.ones(3)})
+    loaded = checkpoint.load(tmp_path / checkpoint.BEST)
+    tracks = [asdict(TRACK), asdict(OTHER_TRACK)]
+    entry = {"state_sha256": loaded.state_sha256, "actions": None, "tracks": tracks}
+    return loaded, {"scored_by": MINE | {"command": "python evaluate.py --json"}, "checkpoints": [entry]}
+
+
+def known(scored, tracks=(5, 0), actions=None, **provenance):
+    loaded, plain = scored
+    (loaded.path.parent / "score.json").write_text(json.dumps(plain))
+    return known_score(loaded, tracks, actions, MINE | provenance)
+
+
+def test_a_known_score_is_that_of_the_same_policy_tracks_and_version(scored):
+    assert known(scored).results == [OTHER_TRACK, TRACK]
+    assert known(scored, tracks=(0,)).results == [TRACK]
+    assert known(scored, tracks=(0, 1)) is None
+    assert known(scored, actions="mode") is None
+    assert known(scored, commit="def") is None
+    assert known(scored, versions={"torch": "3"}) is None
+
+
+def test_a_policy_that_has_changed_since_is_not_known(scored):
+    loaded, plain = scored
+    assert known(scored) is not None
+    checkpoint.save(loaded.path.parent, checkpoint.BEST, {"agent": "ppo"}, {"x": torch.zeros(3)})
+    assert known((checkpoint.load(loaded.path), plain)) is None
+
+
+@pytest.mark.parametrize("plain", [[], {}, {"scored_by": 7}, {"scored_by": MINE, "checkpoints": [7]}])
+def test_a_file_of_something_else_is_no_known_score(scored, plain):
+    assert known((scored[0], plain)) is None
+
+
+def test_without_a_file_there_is_no_known_score(scored):
+    assert known_score(scored[0], (0,), None, MINE) is None
