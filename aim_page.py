@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from startup import complain
 
 # The page listens here and nowhere else.
 ADDRESS = "127.0.0.1"
@@ -112,6 +113,17 @@ def make_app() -> ASGIApp:
     return guarded(app)
 
 
+def bookmarks() -> list[tuple[str, str]]:
+    """The prepared bookmarks, by name, with their paths; none where Aim's database does not take them."""
+    from aim_bookmarks import add_bookmarks  # Aim's database is opened when this is imported.
+
+    try:
+        return add_bookmarks()
+    except Exception as error:  # SQLAlchemy's and SQLite's; the page works without
+        complain(f"Aim's database takes no bookmarks ({type(error).__name__}); the page works without them")
+        return []
+
+
 def serve(options: PageOptions) -> None:
     """Show a repository's runs until Ctrl-C. As `aim up` does, but for the guard.
 
@@ -125,7 +137,10 @@ def serve(options: PageOptions) -> None:
         raise SettingError(f"--repo {options.repo}: Aim cannot bring its database up to date; see above")
     RepoIndexManager.get_index_manager(repo).start()
     RunStatusManager(repo).start()
-    print(f"Aim's page: http://{ADDRESS}:{options.port}, in a few seconds. Ctrl-C ends it.", flush=True)
+    page = f"http://{ADDRESS}:{options.port}"
+    print(f"Aim's page: {page}, in a few seconds. Ctrl-C ends it.", flush=True)
+    for name, path in bookmarks():
+        print(f"  {name + ':':9} {page}/{path}", flush=True)
     uvicorn.run(
         "aim_page:make_app",
         factory=True,

@@ -2,11 +2,13 @@
 
 import functools
 import html
+import json
 import re
 import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -51,7 +53,7 @@ def wait_for(port, process):
 
 @pytest.fixture(scope="module", params=SCRIPTS)
 def page(request, whole_run, tmp_path_factory):
-    """A function from a path to Aim's page of a short real training, which has been scored; and the run's hash."""
+    """A function from a path to Aim's page of a short real training that was scored; the run's hash; the port."""
     place = tmp_path_factory.mktemp("page")
     shutil.copytree(whole_run(request.param)[0] / ".aim", place / ".aim")
     best = checkpoint.load(whole_run(request.param)[0] / "checkpoints" / "small" / "best")
@@ -61,7 +63,7 @@ def page(request, whole_run, tmp_path_factory):
     process = start("aim_page.py", "--port", port, cwd=place)
     try:
         wait_for(port, process)
-        yield functools.cache(lambda path: dom_of(f"http://{ADDRESS}:{port}/{path}")), best.meta["aim_run"]
+        yield functools.cache(lambda path: dom_of(f"http://{ADDRESS}:{port}/{path}")), best.meta["aim_run"], port
     finally:
         process.terminate()
         finish(process, timeout=60)
@@ -75,7 +77,7 @@ def test_the_run_and_its_score_are_in_the_table_of_runs(page):
 
 
 def test_charts_begin_with_return_and_laps(page):
-    show, run_hash = page
+    show, run_hash, _ = page
     words = words_of(show(f"runs/{run_hash}/metrics"))
     titles = re.findall(r'(\S+) subset="(\w+)"', words)
     assert titles[:2] == [("1_mean_return", "eval"), ("1_mean_return", "score")]
@@ -84,11 +86,27 @@ def test_charts_begin_with_return_and_laps(page):
 
 
 def test_driving_pictures_are_shown(page):
-    show, run_hash = page
+    show, run_hash, _ = page
     dom = show(f"runs/{run_hash}/images")
     assert "driven_lines" in dom
     assert "track 1000: " in words_of(dom)
     assert len(re.findall(r'<img[^>]+src="data:image/(png|gif)', dom)) >= 2
+
+
+def test_prepared_bookmarks_show_charts_and_pictures(page):
+    show, _, port = page
+    paths = {}
+    for kind in ("apps", "dashboards"):
+        with urllib.request.urlopen(f"http://{ADDRESS}:{port}/api/{kind}/") as answer:
+            paths[kind] = json.load(answer)
+    explorers = {one["id"]: one["type"] for one in paths["apps"]}
+    bookmarks = {one["name"]: f"{explorers[one['app_id']]}/{one['app_id']}" for one in paths["dashboards"]}
+    assert set(bookmarks) == {"Learning", "Driving", "Compare"}
+    for name in ("Learning", "Compare"):
+        assert 'metric.name="1_mean_return"' in words_of(show(bookmarks[name]))
+    driving = show(bookmarks["Driving"])
+    assert 'images.name = "driven_lines"' in words_of(driving)
+    assert 'src="data:image/png' in driving
 
 
 def test_the_report_is_shown_without_a_network(whole_run, tmp_path):
