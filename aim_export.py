@@ -2,13 +2,18 @@
 
 import csv
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from aim_reader import TrackedRun
 from output_file import replacing
 
+# TensorBoard reads files of such names.
+EVENTS = "events.out.tfevents.0.aim"
 COLUMNS = ("subset", "metric", "step", "value")
 
 
@@ -30,16 +35,18 @@ def write_csv(run: TrackedRun, stem: Path) -> Path:
 def write_tensorboard(run: TrackedRun, stem: Path) -> Path:
     """Write the metrics as TensorBoard events in the directory `stem`, tagged `subset/metric`, and return it.
 
+    Written in this thread, and whole or not at all: tensorboardX's own writer waits for ever where the disk is full.
+
     Raises:
-        OSError: if it cannot be written, or holds events already, which TensorBoard would mix with these.
+        OSError: if it cannot be written.
     """
-    if stem.is_dir() and any(stem.glob("events.out.tfevents.*")):
-        raise FileExistsError(f"{stem} holds events already")
-    with SummaryWriter(str(stem)) as writer:
+    with replacing(stem / EVENTS) as new_path, closing(RecordWriter(str(new_path))) as writer:
+        writer.write(Event(file_version="brain.Event:2").SerializeToString())
         for metric in run.metrics:
             tag = f"{metric.subset}/{metric.name}" if metric.subset else metric.name
             for step, value in metric.points:
-                writer.add_scalar(tag, value, step)
+                point = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+                writer.write(Event(step=step, summary=point).SerializeToString())
     return stem
 
 

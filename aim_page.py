@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
-from startup import complain
+from startup import complain, one_line
 
 # The page listens here and nowhere else.
 ADDRESS = "127.0.0.1"
@@ -115,9 +115,9 @@ def make_app() -> ASGIApp:
 
 def bookmarks() -> list[tuple[str, str]]:
     """The prepared bookmarks, by name, with their paths; none where Aim's database does not take them."""
-    from aim_bookmarks import add_bookmarks  # Aim's database is opened when this is imported.
-
     try:
+        from aim_bookmarks import add_bookmarks  # Aim's database is opened when this is imported.
+
         return add_bookmarks()
     except Exception as error:  # SQLAlchemy's and SQLite's; the page works without
         complain(f"Aim's database takes no bookmarks ({type(error).__name__}); the page works without them")
@@ -140,7 +140,7 @@ def serve(options: PageOptions) -> None:
     page = f"http://{ADDRESS}:{options.port}"
     print(f"Aim's page: {page}, in a few seconds. Ctrl-C ends it.", flush=True)
     for name, path in bookmarks():
-        print(f"  {name + ':':9} {page}/{path}", flush=True)
+        print(one_line(f"  {name + ':':9} {page}/{path}"), flush=True)
     uvicorn.run(
         "aim_page:make_app",
         factory=True,

@@ -6,14 +6,15 @@ indexing for good. So nothing is indexed here.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import aim
 from aim.sdk.repo import ContainerConfig
 
-from aim_writer import chart_name
-from checkpoint import error_line
+from aim_writer import RUN_HASH, chart_name
+from checkpoint import CheckpointError, error_line
 from run_history import Evaluation, RunHistory
 from startup import complain
 
@@ -53,10 +54,17 @@ class TrackedRun:
     metrics: tuple[Metric, ...]
 
     def points(self, name: str, subset: str) -> dict[int, float]:
-        """A metric's values by step; empty for one that was not tracked. Earlier versions had no number in front."""
-        names = (chart_name(name), name)
-        found = (metric.points for metric in self.metrics if metric.name in names and metric.subset == subset)
-        return dict(next(found, ()))
+        """A metric's values by step; empty for one that was not tracked.
+
+        Earlier versions had no number in front. A run of theirs that was resumed has points under both names.
+        """
+        return {
+            step: value
+            for known in (name, chart_name(name))
+            for metric in self.metrics
+            if (metric.name, metric.subset) == (known, subset)
+            for step, value in metric.points
+        }
 
     def history(self) -> RunHistory:
         """The run's evaluations. Its score's single tracks are not in Aim."""
@@ -77,7 +85,8 @@ class TrackedRun:
             for step, mean in means.items()
             if step in worst and step in laps
         ]
-        return RunHistory(self.name, tuple(evaluations), self._count("run", "eval_tracks"), None)
+        n_tracks = self._count("run", "eval_tracks")
+        return RunHistory(self.name, tuple(evaluations), n_tracks, None, self.run_hash)
 
     def _count(self, group: str, name: str) -> int | None:
         """A whole number among the parameters, which may be anybody's; None where there is none."""
@@ -87,11 +96,19 @@ class TrackedRun:
 
 
 def read_runs(repo_path: Path) -> Iterator[TrackedRun]:
-    """All runs of a repository, those in progress too; none where there is no repository."""
+    """All runs of a repository, those in progress too; none where there is no repository.
+
+    Raises:
+        CheckpointError: if the repository as a whole cannot be read.
+    """
     if not (repo_path / ".aim" / "meta").is_dir():
         return
-    repo = aim.Repo.from_path(str(repo_path))
-    for run_hash in sorted(repo.list_all_runs()):
+    try:
+        repo = aim.Repo.from_path(str(repo_path))
+        hashes = sorted(run_hash for run_hash in repo.list_all_runs() if RUN_HASH.fullmatch(run_hash))
+    except Exception as error:  # Aim raises what its files provoke
+        raise CheckpointError(f"the Aim repository of {repo_path} cannot be read ({error_line(error)})") from None
+    for run_hash in hashes:
         try:
             yield _read_run(repo, run_hash)
         except Exception as error:  # Aim and RocksDB each raise their own
@@ -113,5 +130,6 @@ def _metrics(run: aim.Run) -> Iterator[Metric]:
             continue
         context: Any = metric.context.to_dict()
         steps, (values, _, _) = metric.data.items_list()
-        points = sorted(zip(map(int, steps), map(float, values), strict=True))
+        # Other writers than ours may have tracked numbers that are not finite.
+        points = sorted((int(step), float(value)) for step, value in zip(steps, values, strict=True) if isfinite(value))
         yield Metric(metric.name, str(context.get("subset", "")), tuple(points))

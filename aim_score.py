@@ -1,20 +1,17 @@
 """A score and its film, added to the run in Aim that the scored checkpoint is of."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
 
-from aim_writer import AimTracker, Picture, chart_name, holds_run
+from aim_writer import RUN_HASH, AimTracker, Picture, chart_name, holds_run
 from checkpoint import Checkpoint
 from score_report import summary
 from scoring import Score
 
 # What of a score is a metric, besides all of it as parameters.
 SCORE_METRICS = ("mean_return", "median_return", "min_return", "lap_finish_rate", "frames_to_finish")
-# As Aim makes them. A checkpoint may be a stranger's, and a hash becomes part of a path.
-RUN_HASH = re.compile(r"[0-9a-f]{24}")
 
 
 def is_in_aim(repo: Path, loaded: Checkpoint) -> bool:

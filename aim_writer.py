@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -44,6 +45,9 @@ DATABASE_WAIT_LATER_S = 0.5
 RUN_LIST_AGE_S = 0.6
 # Between two tries to open a run.
 RETRY_INTERVAL_S = 60.0
+
+# As Aim makes them. A checkpoint or a repository may be a stranger's, and a hash becomes part of a path.
+RUN_HASH = re.compile(r"[0-9a-f]{24}")
 
 # Aim's page sorts charts by name, digits first. What a person looks at first has its place in front of its name.
 SHOWN_FIRST = ("mean_return", "lap_finish_rate", "min_return", "frames_to_finish")

@@ -1,7 +1,7 @@
 """Compare runs: learning curves over seeds, scores, and what they took.
 
     python compare.py checkpoints/a checkpoints/b
-    python compare.py 'checkpoints/a_s*=A' 'checkpoints/b_s*=B' --to comparison
+    python compare.py 'checkpoints/a_s*=A' 'checkpoints/b_s*=B' --to out
     python compare.py my_run --export csv --to out
 
 A run is its directory, its name or hash in Aim, or a file of scores. Runs with
@@ -28,7 +28,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import checkpoint
 import text_table
 from checkpoint import CheckpointError, error_line
 from comparison import Group, tables_of
@@ -36,6 +35,7 @@ from output_file import replacing
 from paths import path_from
 from run_history import RunHistory, from_directory, from_score_file
 from settings import SettingError, explicit_flags, fail, shown
+from startup import one_line, unwinding_on_stop
 
 if TYPE_CHECKING:
     from aim_reader import TrackedRun
@@ -44,9 +44,9 @@ NO_FILE_NAME = re.compile(r"[^\w.+-]")
 MAX_STEM = 60
 LEGEND_WIDTH = 80
 LEGEND = (
-    "Means over the seeds, with 95% intervals, which are the range where there are two or three. The score is the mean "
-    "return on the scored tracks. IQM is the mean of the middle half of the returns of all seeds on all tracks. P is "
-    "how probably a seed does better on a track than one of the first setting does."
+    "Means over the seeds, with 95% intervals. The interval of a mean of two or three seeds is their range. The score "
+    "is the mean return on the scored tracks. IQM is the mean of the middle half of the returns of all seeds on all "
+    "tracks. P is how probably a seed does better on a track than one of the first setting does."
 )
 
 
@@ -83,11 +83,17 @@ class Finder:
         """The runs in Aim that a name or a pattern stands for, or that run directories were tracked in.
 
         Raises:
-            SettingError: if there are none.
+            SettingError: if there are none, or a directory's is not there.
             CheckpointError: if a directory cannot be read.
         """
-        hashes = {meta_at(path).get("aim_run") for path in paths_of(pattern)}
-        found = [run for run in self.tracked if run.run_hash in hashes] or self.in_aim(pattern)
+        by_hash = {run.run_hash: run for run in self.tracked}
+        found = []
+        for path in paths_of(pattern):
+            run_hash = from_directory(path).identity if path.is_dir() else ""
+            if run_hash not in by_hash:
+                raise SettingError(f"{shown(str(path))} was not tracked in {self._place}")
+            found.append(by_hash[run_hash])
+        found = found or self.in_aim(pattern)
         if not found:
             raise SettingError(f"{shown(pattern)} {self._nowhere}")
         return found
@@ -96,14 +102,17 @@ class Finder:
         """The runs in Aim by their hash or a pattern of names, by name; of one name, the run evaluated most."""
         by_name: dict[str, TrackedRun] = {}
         for run in sorted(self.tracked, key=lambda run: len(run.history().evaluations)):
-            if fnmatch.fnmatchcase(run.name, pattern) or run.run_hash == pattern:
+            if fnmatch.fnmatchcase(run.name, pattern) or pattern in (run.name, run.run_hash):
                 by_name[run.name] = run
         return [by_name[name] for name in sorted(by_name)]
 
     @property
+    def _place(self) -> str:
+        return f"the Aim repository of {self.repo}; --aim-repo names another repository"
+
+    @property
     def _nowhere(self) -> str:
-        place = f"the Aim repository of {self.repo}; runs.py lists the runs, --aim-repo names another repository"
-        return f"is neither on the disk nor the name of a run in {place}"
+        return f"is neither on the disk nor the name of a run in {self._place}"
 
 
 def paths_of(pattern: str) -> list[Path]:
@@ -118,23 +127,14 @@ def history_at(path: Path) -> RunHistory:
     Raises:
         CheckpointError: if it cannot be read.
     """
-    return from_score_file(path) if path.is_file() else from_directory(checkpoint.find_run(path))
-
-
-def meta_at(path: Path) -> dict[str, object]:
-    """What a run's newest checkpoint says of itself.
-
-    Raises:
-        CheckpointError: if it cannot be read.
-    """
-    run = checkpoint.find_run(path)
-    return checkpoint.read_meta(next(iter(checkpoint.whole_steps(run)), run / checkpoint.BEST))
+    return from_score_file(path) if path.is_file() else from_directory(path)
 
 
 def labelled(argument: str) -> tuple[str, str]:
     """A pattern and its label, from RUN or RUN=LABEL. A file may have a = in its name."""
     pattern, equals, label = argument.rpartition("=")
-    return (pattern, label) if equals and pattern and label and not Path(argument).exists() else (argument, argument)
+    is_labelled = bool(equals and pattern and label) and not path_from(argument, "a run").exists()
+    return (pattern, one_line(label)) if is_labelled else (argument, one_line(argument))
 
 
 def groups_of(arguments: Sequence[str], finder: Finder) -> list[Group]:
@@ -147,10 +147,11 @@ def groups_of(arguments: Sequence[str], finder: Finder) -> list[Group]:
     runs: dict[str, list[RunHistory]] = {}
     for pattern, label in map(labelled, arguments):
         runs.setdefault(label, []).extend(finder.histories(pattern))
-    names = [run.name for found in runs.values() for run in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingError(f"{shown(name)} is named twice; name each run once")
+    named: set[str] = set()
+    for run in (run for found in runs.values() for run in found):
+        if run.identity in named:
+            raise SettingError(f"{shown(run.name)} is named twice; name each run once")
+        named.add(run.identity)
     return [Group(label, tuple(found)) for label, found in runs.items()]
 
 
@@ -210,7 +211,9 @@ def run() -> None:
 
 def main() -> None:
     try:
-        run()
+        # Unfinished files are removed on the way out.
+        with unwinding_on_stop():
+            run()
     except (SettingError, CheckpointError) as error:
         fail(str(error))
     except OSError as error:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from output_file import check_output_file
+from output_file import check_charts, check_output_file
 from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, setting
 
@@ -34,6 +34,8 @@ class CompareOptions:
         if self.directory is not None:
             for name in (*PICTURES, POINTS, TABLE):
                 check_output_file(self.directory / name, "--to")
+            if self.export is None:
+                check_charts("comparison_charts", "--to")
 
     @property
     def directory(self) -> Path | None:

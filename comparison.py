@@ -29,7 +29,7 @@ class Estimate:
 
     Attributes:
         value: the figure, over all seeds.
-        interval: its bootstrap confidence interval; None for one seed, and where all seeds are alike.
+        interval: its bootstrap confidence interval; None for one seed, and where all resamples agree.
     """
 
     value: float
@@ -209,11 +209,21 @@ def _interval_of_means(values: NDArray[np.float64]) -> tuple[NDArray[np.float64]
 
 def score_rows(groups: Sequence[Group]) -> list[list[str]]:
     """The table of means over the seeds, its header first."""
+    counts = {run.n_validation_tracks for group in groups for run in group.runs if run.evaluations}
     rows = [["", "seeds", "best validation", "score", "laps finished"]]
     for group in groups:
         laps = "-" if group.lap_finish_rate is None else group.lap_finish_rate.shown(lambda value: f"{value:.0%}")
-        rows.append([group.label, str(len(group.runs)), _or_dash(group.best_validation), _or_dash(group.score), laps])
+        validation = _validation(group, says_tracks=len(counts) > 1)
+        rows.append([group.label, str(len(group.runs)), validation, _or_dash(group.score), laps])
     return rows
+
+
+def _validation(group: Group, says_tracks: bool) -> str:
+    """The best validation, and over how many tracks, where that is to be said."""
+    if group.best_validation is None or not says_tracks:
+        return _or_dash(group.best_validation)
+    counts = sorted({str(run.n_validation_tracks or "?") for run in group.runs})
+    return f"{group.best_validation} on {' and '.join(counts)} tracks"
 
 
 def robust_rows(groups: Sequence[Group]) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from comparison import Axis, Group, Quantity, curve_of, points_of
@@ -55,7 +56,9 @@ def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
                 panel.grid(alpha=0.3)
                 if limits is not None:
                     panel.set_ylim(limits)
-        handles, labels = grid[0][0].get_legend_handles_labels()
+        handles = [Line2D([], [], color=colour) for _, colour in _coloured(groups)]
+        # Given by hand: matplotlib would leave out a label that begins with _.
+        labels = [_label(group) for group in groups]
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(groups), 4), frameon=False)
         for path in paths:
             with replacing(path) as new_path:
@@ -71,17 +74,20 @@ def _coloured(groups: Sequence[Group]) -> list[tuple[Group, str]]:
     return [(group, COLOURS[i % len(COLOURS)]) for i, group in enumerate(groups)]
 
 
+def _label(group: Group) -> str:
+    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
+
+
 def _draw(panel: Axes, group: Group, colour: str, axis: Axis, quantity: Quantity) -> None:
-    curve = curve_of(group, axis, quantity)
-    if curve is None:
-        return
-    n = len(group.runs)
-    if n > 1:
+    if len(group.runs) > 1:
         for run in group.runs:
             panel.plot(*points_of(run, axis, quantity), color=colour, alpha=0.3, linewidth=0.7)
+    curve = curve_of(group, axis, quantity)
+    if curve is not None:
         panel.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    label = f"{group.label} ({n} seeds)" if n > 1 else group.label
-    panel.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=label)
+        # A single evaluation is a line without length.
+        marker = "." if len(curve.x) == 1 else ""
+        panel.plot(curve.x, curve.mean, color=colour, linewidth=1.8, marker=marker)
 
 
 def write_points(groups: Sequence[Group], path: Path) -> None:

@@ -37,7 +37,7 @@ from aim_score import add_film, add_score, is_in_aim
 from aim_writer import AimTracker, leave
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import record
-from film import SMALL, SMALL_GIF, new_film
+from film import MAX_GIF_TRACKS, SMALL, SMALL_GIF, new_film
 from panel import drive_filmed
 from paths import path_from
 from policies import load_density, load_policy
@@ -61,14 +61,21 @@ def make_films(options: EvaluateOptions, loaded: Checkpoint, repo: Path | None) 
     films: dict[Path, str | None] = {path_from(path, flag): None for flag, path in named if path is not None}
     if not films:
         return
-    with TemporaryDirectory() as directory:
+    # What is for Aim only lies beside the film: a disk that takes one takes the other.
+    with TemporaryDirectory(dir=_directory_for(next(iter(films))), prefix=".") as directory:
         gif = Path(directory) / "lap.gif"
-        shown_in_aim = {gif: SMALL_GIF} if repo is not None and options.video is not None else {}
+        is_short = len(options.tracks_to_film) <= MAX_GIF_TRACKS
+        shown_in_aim = {gif: SMALL_GIF} if repo is not None and options.video is not None and is_short else {}
         film_tracks({**films, **shown_in_aim}, loaded, options.actions, options.tracks_to_film)
         for path in films:
             print(f"Written: {path}", flush=True)
         if shown_in_aim and repo is not None and options.video is not None:
             add_film(repo, loaded, path_from(options.video, "--video"), gif)
+
+
+def _directory_for(path: Path) -> Path:
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return path.absolute().parent
 
 
 def film_tracks(

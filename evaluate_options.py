@@ -1,6 +1,5 @@
 """What `evaluate.py` can be asked for. It imports nothing heavy, so that a wrong flag is answered at once."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any, Literal
 
 from car_racing import TRAINING_TRACK_SEEDS
 from film import MAX_GIF_TRACKS, SMALL, check_ffmpeg
-from output_file import check_output_file
+from output_file import check_charts, check_output_file
 from paths import check_path, path_from
 from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, setting
-from startup import one_line
 from tracks import SCORING_TRACKS
 
 REPORT_FILE = "index.html"
@@ -91,7 +89,7 @@ class EvaluateOptions:
         if report is not None:
             check_output_file(report, "--report")
             check_ffmpeg(SMALL, "--report")
-            check_charts("--report")
+            check_charts("html_report", "--report")
         if self.gif is not None and len(self.tracks_to_film) > MAX_GIF_TRACKS:
             raise SettingError(
                 f"--gif shows at most {MAX_GIF_TRACKS} tracks, not {len(self.tracks_to_film)}; name fewer or take "
@@ -126,19 +124,6 @@ class EvaluateOptions:
     def tracks_to_film(self) -> Sequence[int]:
         """The seeds of the tracks to film, if a film is wanted."""
         return self.tracks or SCORING_TRACKS[:1]
-
-
-def check_charts(flag: str) -> None:
-    """Import what draws charts, which only a report needs, and which a user's settings can break.
-
-    Raises:
-        SettingError: if it cannot be used.
-    """
-    try:
-        importlib.import_module("html_report")
-    except (ImportError, ValueError, OSError) as error:
-        why = f"{type(error).__name__}: {one_line(str(error))}"
-        raise SettingError(f"{flag}: matplotlib cannot be used ({why}); leave {flag} out") from None
 
 
 def parsed_flags(description: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A file is written under a new, random name in its directory, flushed to the disk
 name stays as it is until the new one is whole, and no link that lies there is followed.
 """
 
+import importlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from paths import check_writable_directory
 from settings import SettingError
+from startup import one_line
 
 MAX_SUFFIX = 10
 
@@ -29,6 +31,19 @@ def check_output_file(path: Path, flag: str) -> None:
         raise SettingError(f"{flag} {path} cannot be used ({error.strerror}); name another file") from None
     if is_taken or not path.name:
         raise SettingError(f"{flag} {path} is no regular file; name another")
+
+
+def check_charts(module: str, flag: str) -> None:
+    """Import a module that draws charts, which few need, and which a user's settings of matplotlib can break.
+
+    Raises:
+        SettingError: if it cannot be used.
+    """
+    try:
+        importlib.import_module(module)
+    except (ImportError, ValueError, OSError) as error:
+        why = f"{type(error).__name__}: {one_line(str(error))}"
+        raise SettingError(f"{flag}: matplotlib cannot be used ({why}); leave {flag} out") from None
 
 
 @contextmanager

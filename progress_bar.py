@@ -84,7 +84,7 @@ class ProgressBar:
         return f"{self._steps / max(self._total_steps, 1):.0%}"
 
     def _status(self, now: float) -> str:
-        """How far the training is, in at most 80 columns up to 10 million steps."""
+        """How far the training is, in 80 columns for trainings of up to some million steps."""
         assert self._measured_from is not None
         start, first_step = self._measured_from
         seconds = max(now - start, 1e-9)

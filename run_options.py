@@ -348,12 +348,12 @@ def _is_whole(meta: dict[str, Any]) -> bool:
 
 
 def _is_history(meta: dict[str, Any]) -> bool:
-    minutes = meta.get("minutes", 0.0)
+    minutes = meta.get("minutes")
     try:
         evaluations_of(meta)
     except ValueError:
         return False
-    return isinstance(minutes, float) and 0.0 <= minutes <= MAX_NUMBER
+    return minutes is None or (isinstance(minutes, float) and 0.0 <= minutes <= MAX_NUMBER)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ class TrainingRun:
         self._tried_to_save_at = self.saved_at or 0
         self._latest_checkpoint = None if job.resumed is None else job.resumed.path
         self._evaluations = list(evaluations_of(meta))
-        self._minutes_before: float = meta.get("minutes", 0.0)
+        # Earlier versions did not count them, and what is not known is not made up.
+        self._minutes_before: float | None = meta.get("minutes", 0.0 if job.resumed is None else None)
         self._started_at = time.perf_counter()
 
     @classmethod
@@ -179,7 +180,7 @@ class TrainingRun:
                 yield run
             run_hash = tracker.run_hash
             tracker.close("finished" if stop.received is None else "stopped")
-        print(run._summary(run_hash, run.minutes - run._minutes_before), flush=True)
+        print(run._summary(run_hash, run._minutes_here), flush=True)
 
     def stages_to_go(self) -> Iterator[Stage]:
         """The stages from the first one, or the one that is resumed, up to the last, or to a stop."""
@@ -229,9 +230,14 @@ class TrainingRun:
         return (self.saved_at, self._saved_evaluation) == (step, evaluated_at)
 
     @property
-    def minutes(self) -> float:
-        """Minutes of training so far, those before a resume too."""
-        return self._minutes_before + (time.perf_counter() - self._started_at) / 60
+    def minutes(self) -> float | None:
+        """Minutes of training so far, those before a resume too; None where nobody counted those."""
+        return None if self._minutes_before is None else self._minutes_before + self._minutes_here
+
+    @property
+    def _minutes_here(self) -> float:
+        """Minutes of training in this process."""
+        return (time.perf_counter() - self._started_at) / 60
 
     @property
     def exit_code(self) -> int:
@@ -270,7 +276,8 @@ class TrainingRun:
         # Of the same step there may be one from before a resume.
         self._evaluations = [one for one in self._evaluations if one.step < step]
         self._evaluations.append(Evaluation(step, frames, minutes, result.mean, result.minimum, result.lap_finish_rate))
-        self.tracker.track(minutes, "minutes", step, context={"subset": "time"})
+        if minutes is not None:
+            self.tracker.track(minutes, "minutes", step, context={"subset": "time"})
 
     def _show(self, trajectories: Sequence[Trajectory], step: int) -> None:
         """Track the line driven on each track, and what the agent saw on the first of them."""

@@ -6,7 +6,9 @@ import struct
 import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
 
+import aim_export
 from aim_export import write_csv, write_tensorboard
 from aim_reader import Metric, TrackedRun
 
@@ -55,7 +57,19 @@ def test_every_point_is_an_event(tmp_path):
     assert [point[0] for point in points[:2]] == ["eval/mean_return"] * 2
 
 
-def test_events_are_not_mixed_with_older_ones(tmp_path):
+def test_an_export_takes_the_place_of_the_one_before(tmp_path):
+    first = write_tensorboard(RUN, tmp_path / "run")
     write_tensorboard(RUN, tmp_path / "run")
-    with pytest.raises(FileExistsError, match="holds events already"):
+    (file,) = first.iterdir()
+    assert len([event for event in events_in(file) if event.summary.value]) == 3
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    class Full(RecordWriter):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(aim_export, "RecordWriter", Full)
+    with pytest.raises(OSError, match="No space left"):
         write_tensorboard(RUN, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []

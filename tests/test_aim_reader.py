@@ -1,13 +1,16 @@
 """Runs read out of Aim's files, without an index and beside whoever writes them."""
 
+import math
 import os
 from pathlib import Path
 
 import aim
+import pytest
 from aim.sdk.index_manager import RepoIndexManager
 
 from aim_reader import read_runs
 from aim_writer import AimTracker
+from checkpoint import CheckpointError
 from run_history import Evaluation
 
 
@@ -100,3 +103,34 @@ def test_a_damaged_run_is_named_and_left_out(tmp_path, capfd):
 def test_no_repository_has_no_runs(tmp_path):
     assert list(read_runs(tmp_path)) == []
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_run_of_an_earlier_version_that_was_resumed_has_both_names(tmp_path):
+    with AimTracker(tmp_path, "old", {}) as tracker:
+        for step, prefixes in ((100, ("", "", "")), (200, ("1_", "3_", "2_"))):
+            for prefix, name in zip(prefixes, ("mean_return", "min_return", "lap_finish_rate"), strict=True):
+                tracker.track(step, f"{prefix}{name}", step, context={"subset": "eval"})
+        tracker.track(1000, "frames", 200, context={"subset": "time"})
+    (run,) = read_runs(tmp_path)
+    assert run.history().evaluations == (
+        Evaluation(100, 100, None, 100.0, 100.0, 100.0),
+        Evaluation(200, 1000, None, 200.0, 200.0, 200.0),
+    )
+
+
+def test_numbers_of_other_writers_that_are_not_finite_are_left_out(tmp_path):
+    run = aim.Run(repo=str(tmp_path), log_system_params=False, capture_terminal_logs=False)
+    for step, value in enumerate((1.0, math.nan, math.inf, 2.0)):
+        run.track(value, name="frames", step=step, context={"subset": "time"})
+    run.close()
+    (found,) = read_runs(tmp_path)
+    assert found.points("frames", "time") == {0: 1.0, 3: 2.0}
+    assert found.history().evaluations == ()
+
+
+def test_a_damaged_repository_is_one_line(tmp_path):
+    with AimTracker(tmp_path, "a", {}):
+        pass
+    (tmp_path / ".aim" / "VERSION").write_text("junk")
+    with pytest.raises(CheckpointError, match=r"the Aim repository of .* cannot be read"):
+        list(read_runs(tmp_path))

@@ -1,6 +1,7 @@
 """The comparison's command line: which runs it finds, what it writes, and what it says of mistakes."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -122,6 +123,35 @@ def test_of_one_name_in_aim_the_most_evaluated_counts(said, monkeypatch):
     assert rows_of(said("mine"))[1][:3] == ["mine", "1", "850.0"]
 
 
+def test_two_runs_of_one_name_are_compared_by_their_hashes(said, monkeypatch):
+    in_aim(monkeypatch, TrackedRun("mine", "aaa", {}, METRICS), TrackedRun("mine", "bbb", {}, METRICS))
+    assert [row[:2] for row in rows_of(said("aaa=A", "bbb=B"))[1:3]] == [["A", "1"], ["B", "1"]]
+    assert "is named twice" in said("aaa=A", "mine=B", "bbb=C")
+
+
+def test_a_name_may_hold_what_a_pattern_means(said, monkeypatch):
+    in_aim(monkeypatch, TrackedRun("a[1]", "aaa", {}, METRICS))
+    assert rows_of(said("a[1]"))[1][:2] == ["a[1]", "1"]
+
+
+def test_a_label_leaves_the_terminal_alone(said):
+    assert "\x1b" not in said("checkpoints/ppo_s1=\x1b[31mred")
+
+
+def test_validations_over_other_numbers_of_tracks_are_told_apart(said, monkeypatch):
+    in_aim(monkeypatch, TrackedRun("mine", "aaa", {"run": {"eval_tracks": 16}}, METRICS))
+    text = said("mine", "checkpoints/ppo_s1")
+    assert "850.0 on 16 tracks" in text
+    assert "702.0 on ? tracks" in text
+    assert "on" not in said("checkpoints/ppo_s1").splitlines()[1]
+
+
+def test_a_matplotlib_that_cannot_be_used_is_said_first(said, monkeypatch, here):
+    monkeypatch.setitem(sys.modules, "comparison_charts", None)
+    assert "--to: matplotlib cannot be used" in said("checkpoints/ppo_s1", "--to", "out")
+    assert not (here / "out").exists()
+
+
 def test_all_files_are_written(said, here):
     text = said("checkpoints/sac_*=SAC", "checkpoints/ppo_*=PPO", "--to", "out")
     assert text.endswith("Written: out/curves.png, out/curves.svg, out/curves.csv, out/table.md\n")
@@ -161,7 +191,10 @@ def test_a_name_in_aim_leads_nowhere_else(said, here, monkeypatch):
         (("broken.json",), "broken.json is no file of scores"),
         (("checkpoints/sac_s1", "--to", "broken.json"), "--to broken.json"),
         (("checkpoints/sac_s1", "--export", "csv"), "--export needs a directory to write to; add --to DIR"),
-        (("checkpoints/sac_s1", "--export", "csv", "--to", "x"), "checkpoints/sac_s1 is neither"),
+        (("checkpoints/sac_s1", "--export", "csv", "--to", "x"), "sac_s1 was not tracked in the Aim repository of ."),
+        (("odd", "--export", "csv", "--to", "x"), "odd was not tracked"),
+        (("checkpoints/sac_s1", "checkpoints/../checkpoints/sac_s1"), "is named twice"),
+        (("x" * 300 + "=A",), "has a name of 30"),
         (("checkpoints/sac_s1", "--export", "xls", "--to", "x"), "--export"),
         (("s3://bucket/run",), "is an address"),
         (("a\0b",), "control character"),
@@ -169,8 +202,9 @@ def test_a_name_in_aim_leads_nowhere_else(said, here, monkeypatch):
 )
 def test_mistakes_are_said_in_one_line(said, here, argv, message):
     (here / "broken.json").write_text("{")
+    checkpoint.save_step(here / "odd", 1, {"aim_run": [1]}, {})
     assert message in said(*argv)
-    assert sorted(path.name for path in Path().iterdir()) == ["broken.json", "checkpoints"]
+    assert sorted(path.name for path in Path().iterdir()) == ["broken.json", "checkpoints", "odd"]
 
 
 def test_a_file_that_cannot_be_written_is_said(said, monkeypatch):

@@ -57,6 +57,17 @@ def test_a_label_is_no_formula_and_may_hold_any_letters(svg):
     assert "日本" in text
 
 
+def test_every_label_is_in_the_legend(svg):
+    assert ">_mine (2 seeds)<" in svg(group_of("_mine", [100.0, 200.0], [1.0, 2.0]))
+
+
+def test_a_group_with_a_seed_without_evaluations_shows_its_other_seeds(svg):
+    whole = svg(group_of("A", [100.0, 200.0], [100.0, 200.0], [1.0, 2.0]))
+    partial = svg(group_of("A", [100.0, 200.0], [], [1.0, 2.0]))
+    assert 0 < partial.count("<path") < whole.count("<path")
+    assert partial.count("<path") > svg(group_of("A", [])).count("<path")
+
+
 def test_every_evaluation_is_a_line(tmp_path):
     write_points([group_of("a,b", [100.0, 900.0], [200.0]), group_of("PPO", [1.0], minutes=None)], tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="") as file:

@@ -24,6 +24,7 @@ import film
 import ppo
 import scoring_pool
 import training_run
+import watch
 from aim_writer import AimTracker
 from car_racing import TRAINING_TRACK_SEEDS, make_env, make_stock_env
 from evaluate_options import EvaluateOptions
@@ -278,6 +279,33 @@ def test_a_score_is_added_to_the_run_in_aim(tmp_path, monkeypatch, capsys, score
     }
 
 
+def test_watching_plays_the_policy_and_scores_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    played = []
+
+    def play(self, track):
+        played.append(track)
+        self._wish = watch.Wish.END
+
+    monkeypatch.setattr(watch.Watcher, "_play", play)
+    use_arguments(monkeypatch, save_tracked(tmp_path, None), "--watch", "--tracks", 44)
+    evaluate.main()
+    said = capsys.readouterr()
+    assert played == [44]
+    assert "Space: pause" in said.out
+    assert "return" not in said.out
+
+
+def test_watching_without_a_display_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    use_arguments(monkeypatch, save_tracked(tmp_path, None), "--watch")
+    with pytest.raises(SystemExit) as end:
+        evaluate.main()
+    assert end.value.code == 2
+    assert "there is no display here" in capsys.readouterr().err
+
+
 def test_a_report_takes_a_score_that_is_known(tmp_path, monkeypatch, capsys, scored_at_once):
     """The score that --json left in the run's directory; what is driven is only the three laps that are shown."""
     path = save_tracked(tmp_path, None)
@@ -520,6 +548,11 @@ def test_no_training_track_can_be_scored():
         ("--checkpoint straight --video drive.avi", "--video must name a file that ends in .mp4"),
         ("--checkpoint straight --gif drive.mp4", "--gif must name a file that ends in .gif"),
         ("--checkpoint straight bent --video drive.mp4", "--video films one checkpoint"),
+        ("--checkpoint straight bent --watch", "--watch plays one checkpoint"),
+        ("--checkpoint straight --watch --json a.json", "nothing for --json"),
+        ("--checkpoint straight --watch --video a.mp4", "nothing for --video"),
+        ("--checkpoint straight --watch --gif a.gif", "nothing for --gif"),
+        ("--checkpoint straight --watch --report a", "nothing for --report"),
         ("--checkpoint straight --json a.mp4 --video a.mp4", "--json and --video name one file, a.mp4"),
         ("--checkpoint straight --json /proc/score.json", "--json /proc"),
         ("--checkpoint straight --json .", "--json . is no regular file"),

@@ -160,7 +160,7 @@ def make_older(run, script):
     retry, lost, bend = (config.pop(f"{kind}_start_prob") for kind in ("retry", "lost", "bend"))
     assert retry == bend == 0.0
     config.update(second_tries=0.0, lost_starts=lost, bend_starts=0.0)
-    for key in ("recipe", "stage", "stages", "intervals"):
+    for key in ("recipe", "stage", "stages", "intervals", "evaluations", "minutes"):
         del meta[key]
     if script == "train.py":
         state["agent"]["average"] = state["agent"].pop("ema_policy")
@@ -185,6 +185,8 @@ def test_a_training_of_the_earlier_version_is_resumed(run, script):
     assert after.meta["config"] == {**before.meta["config"], total: steps}
     assert after.meta["episodes"] >= older["episodes"]
     assert after.meta["aim_run"] == older["aim_run"]
+    assert after.meta["minutes"] is None, "nobody counted those before"
+    assert [(one["step"] > before.meta["steps"], one["minutes"]) for one in after.meta["evaluations"]] == [(True, None)]
     n_updates = {
         "train.py": lambda state: state["agent"]["n_updates"],
         "train_ppo.py": lambda state: state["n_updates"],

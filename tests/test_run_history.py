@@ -32,7 +32,20 @@ def write_score(path, step=200, track=None):
 
 def test_a_directory_remembers_every_evaluation(tmp_path):
     save_run(tmp_path)
-    assert from_directory(tmp_path) == RunHistory(str(tmp_path), EVALUATIONS, 8, None)
+    assert from_directory(tmp_path) == RunHistory(str(tmp_path), EVALUATIONS, 8, None, str(tmp_path))
+    assert from_directory(tmp_path / "best") == from_directory(tmp_path)
+
+
+def test_a_policy_alone_is_a_run_without_evaluations(tmp_path):
+    path = checkpoint.save(tmp_path, "policy", {"agent": "ppo"}, {})
+    assert from_directory(path).evaluations == ()
+
+
+def test_a_run_in_aim_is_the_same_by_its_directory(tmp_path):
+    checkpoint.save_step(tmp_path, 100, {"aim_run": "abc"}, {})
+    assert from_directory(tmp_path).identity == "abc"
+    checkpoint.save_step(tmp_path, 200, {"aim_run": [1]}, {})
+    assert from_directory(tmp_path).identity == str(tmp_path)
 
 
 def test_the_newest_checkpoint_counts(tmp_path):
@@ -69,6 +82,16 @@ def test_a_score_belongs_to_the_best_that_it_was_made_of(tmp_path):
     assert from_directory(tmp_path).score is None
 
 
+def test_a_score_of_other_weights_at_the_same_step_does_not_count(tmp_path):
+    save_run(tmp_path, best_step=200)
+    write_score(tmp_path / "score.json", step=200)
+    plain = json.loads((tmp_path / "score.json").read_text())
+    for sha256, counts in ((checkpoint.load(tmp_path / "best").state_sha256, True), ("0" * 64, False)):
+        plain["checkpoints"][0]["state_sha256"] = sha256
+        (tmp_path / "score.json").write_text(json.dumps(plain))
+        assert (from_directory(tmp_path).score is not None) == counts
+
+
 def test_a_file_of_scores_of_an_earlier_version(tmp_path):
     old = {key: value for key, value in asdict(TRACK).items() if key != "tiles_fraction"} | {"tiles_share": 1.0}
     write_score(tmp_path / "old.json", track=old)
@@ -87,9 +110,10 @@ def test_a_file_of_scores_of_an_earlier_version(tmp_path):
         '{"checkpoints": [{"tracks": [7]}]}',
         json.dumps({"checkpoints": [{"tracks": [asdict(TRACK) | {"episode_return": "high"}]}]}),
         json.dumps({"checkpoints": [{"tracks": [asdict(TRACK) | {"episode_return": float("nan")}]}]}),
+        json.dumps({"checkpoints": [{"tracks": [asdict(TRACK) | {"episode_return": 10**400}]}]}),
         "[" * 100_000,
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_is_no_file_of_scores_is_said(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
@@ -97,7 +121,9 @@ def test_what_is_no_file_of_scores_is_said(tmp_path, text):
         from_score_file(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("plain", [7, [7], [{}], [asdict(EVALUATIONS[0]) | {"mean_return": None}]])
+@pytest.mark.parametrize(
+    "plain", [7, [7], [{}], *([asdict(EVALUATIONS[0]) | {"mean_return": odd}] for odd in (None, 10**400, 1e308))]
+)
 def test_what_is_no_evaluation_is_said(tmp_path, plain):
     with pytest.raises(ValueError, match=r"evaluations|Evaluation|mean_return"):
         evaluations_of({"evaluations": plain})
@@ -107,16 +133,17 @@ def test_what_is_no_evaluation_is_said(tmp_path, plain):
 
 
 OTHER_TRACK = replace(TRACK, track=5, episode_return=900.0)
-MINE = {"versions": {"torch": "2"}, "commit": "abc", "command": "python evaluate.py"}
+MINE = {"versions": {"torch": "2"}, "commit": "a" * 40, "machine": {"processor": "P", "cores": 2}}
 
 
 @pytest.fixture
 def scored(tmp_path):
     """A checkpoint, and what the file of scores in its run's directory holds."""
-    checkpoint.save(tmp_path, checkpoint.BEST, {"agent": "ppo"}, {"x": torch.ones(3)})
+    meta = {"agent": "ppo", "config": {"action_repeat": 4}}
+    checkpoint.save(tmp_path, checkpoint.BEST, meta, {"x": torch.ones(3)})
     loaded = checkpoint.load(tmp_path / checkpoint.BEST)
     tracks = [asdict(TRACK), asdict(OTHER_TRACK)]
-    entry = {"state_sha256": loaded.state_sha256, "actions": None, "tracks": tracks}
+    entry = {"state_sha256": loaded.state_sha256, "actions": None, "tracks": tracks, "config": {"action_repeat": 4}}
     return loaded, {"scored_by": MINE | {"command": "python evaluate.py --json"}, "checkpoints": [entry]}
 
 
@@ -131,15 +158,25 @@ def test_a_known_score_is_that_of_the_same_policy_tracks_and_version(scored):
     assert known(scored, tracks=(0,)).results == [TRACK]
     assert known(scored, tracks=(0, 1)) is None
     assert known(scored, actions="mode") is None
-    assert known(scored, commit="def") is None
+    assert known(scored, commit="b" * 40) is None
+    assert known(scored, machine={"processor": "Q", "cores": 2}) is None
+    assert known(scored, machine={"processor": "P", "cores": 1}) is not None
     assert known(scored, versions={"torch": "3"}) is None
 
 
 def test_a_policy_that_has_changed_since_is_not_known(scored):
     loaded, plain = scored
     assert known(scored) is not None
-    checkpoint.save(loaded.path.parent, checkpoint.BEST, {"agent": "ppo"}, {"x": torch.zeros(3)})
+    checkpoint.save(loaded.path.parent, checkpoint.BEST, loaded.meta, {"x": torch.zeros(3)})
     assert known((checkpoint.load(loaded.path), plain)) is None
+    checkpoint.save(loaded.path.parent, checkpoint.BEST, {"config": {"action_repeat": 2}}, {"x": torch.ones(3)})
+    assert known((checkpoint.load(loaded.path), plain)) is None, "the same weights see another game"
+
+
+@pytest.mark.parametrize("commit", ["a" * 40 + " with uncommitted changes", "unknown"])
+def test_nothing_is_known_where_the_code_is_not(scored, commit):
+    scored[1]["scored_by"] = {**MINE, "commit": commit}
+    assert known(scored, commit=commit) is None
 
 
 @pytest.mark.parametrize("plain", [[], {}, {"scored_by": 7}, {"scored_by": MINE, "checkpoints": [7]}])
