@@ -12,7 +12,7 @@ from PIL import Image
 
 from checkpoint import Checkpoint
 from driving_pictures import Trajectory
-from film import SMALL, new_film
+from film import FILM_H, FILM_W, SMALL, new_film
 from html_report import ShownLap, tracks_to_show, write_report
 from scoring import Score, TrackResult
 
@@ -75,7 +75,7 @@ def lap(tmp_path):
     path = tmp_path / "lap.mp4"
     with new_film(path, SMALL) as add_frame:
         for shade in range(0, 250, 25):
-            add_frame(np.full((800, 1000, 3), shade, np.uint8))
+            add_frame(np.full((FILM_H, FILM_W, 3), shade, np.uint8))
     return ShownLap("Worst track", trajectory, path.read_bytes())
 
 
@@ -110,7 +110,7 @@ def test_its_map_and_its_film_are_inside(tmp_path, lap):
     assert Image.open(io.BytesIO(png)).size == (320, 320)
     (tmp_path / "film.mp4").write_bytes(mp4)
     film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
-    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (10, 480)
+    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (10, 560)
     assert film.get(cv2.CAP_PROP_FPS) == 50
 
 

@@ -53,7 +53,8 @@ def test_a_best_says_as_much_of_itself_as_the_checkpoint_of_its_step(whole_run):
     small = whole_run(SCRIPT)[0] / "checkpoints" / "small"
     best = checkpoint.load(small / "best")
     same = checkpoint.load(small / f"step_{best.meta['steps']:09d}")
-    assert best.meta == {**same.meta, "best": best.meta["best"]}
+    assert best.meta == {**same.meta, "best": best.meta["best"], "minutes": best.meta["minutes"]}
+    assert best.meta["minutes"] == pytest.approx(same.meta["minutes"], abs=1.0)
     assert best.state.keys() == same.state.keys()
     assert best.state["num_timesteps"] == best.meta["steps"]
 
