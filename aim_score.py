@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PILImage
-
 from aim_writer import RUN_HASH, AimTracker, Picture, chart_name, holds_run
 from checkpoint import Checkpoint
 from score_report import summary
@@ -34,8 +32,9 @@ def add_score(repo: Path, loaded: Checkpoint, score: Score) -> None:
 
 def add_film(repo: Path, loaded: Checkpoint, film: Path, gif: Path) -> None:
     """Add a film as an artifact, and the same lap as a GIF among the pictures, to the checkpoint's run in Aim."""
-    with _addition_to(repo, loaded, {}) as tracker, PILImage.open(gif) as picture:
-        tracker.track(Picture(picture, film.name), "driving", loaded.meta["steps"], context={"subset": "score"})
+    with _addition_to(repo, loaded, {}) as tracker:
+        picture = Picture(gif.read_bytes(), film.name)
+        tracker.track(picture, "driving", loaded.meta["steps"], context={"subset": "score"})
         tracker.keep_file(film)
 
 

@@ -66,9 +66,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, which may be an animated GIF, and the words below it."""
+    """A picture, or the bytes of a GIF file, which is kept as it is; and the words below it."""
 
-    image: PILImage.Image
+    image: PILImage.Image | bytes
     caption: str
 
 
@@ -491,9 +491,9 @@ def _to_aim(value: Any) -> tuple[bool, Any]:
     if isinstance(value, str):
         return True, aim.Text(value)
     if isinstance(value, Picture):
-        return True, aim.Image(value.image, value.caption)
+        return True, _image(value)
     if isinstance(value, list) and all(isinstance(item, Picture) for item in value):
-        return True, [aim.Image(item.image, item.caption) for item in value]
+        return True, [_image(item) for item in value]
     if isinstance(value, Figure):
         image = aim.Image(value.figure)
         # Whoever made the figure through pyplot has it loaded; a bare Figure has nothing to close.
@@ -511,6 +511,20 @@ def _to_aim(value: Any) -> tuple[bool, Any]:
     if array.size == 1:
         return is_finite, float(finite[0]) if is_finite else None
     return is_finite, aim.Distribution(finite) if finite.size else None
+
+
+def _image(picture: Picture) -> Any:
+    """A picture as Aim takes it."""
+    import aim
+    from aim.storage.types import BLOB
+
+    if not isinstance(picture.image, bytes):
+        return aim.Image(picture.image, picture.caption)
+    with PILImage.open(io.BytesIO(picture.image)) as first:
+        image: Any = aim.Image(first.convert("RGB"), picture.caption, format="gif")
+    # Aim itself would draw every frame once more.
+    image.storage["data"] = BLOB(data=picture.image)
+    return image
 
 
 def _as_float64(value: Any) -> NDArray[np.float64]:

@@ -122,14 +122,14 @@ def track_map(trajectory: Trajectory) -> PILImage.Image:
     return PILImage.fromarray(picture)
 
 
-def animation(trajectory: Trajectory) -> PILImage.Image:
-    """What the agent saw, as a GIF that plays in real time and again and again."""
+def animation(trajectory: Trajectory) -> bytes:
+    """What the agent saw, as a GIF file that plays in real time and again and again."""
     every = max(round(FRAMES_A_PICTURE / trajectory.action_repeat), 1)
     pictures = [_indexed(picture) for picture in trajectory.pictures[::every][:MAX_PICTURES]]
     gif = io.BytesIO()
     duration_ms = 1000 * every * trajectory.action_repeat / FPS
     pictures[0].save(gif, "gif", save_all=True, append_images=pictures[1:], duration=duration_ms, loop=0)
-    return PILImage.open(gif)
+    return gif.getvalue()
 
 
 def caption(result: TrackResult) -> str:

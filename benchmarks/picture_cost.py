@@ -29,6 +29,7 @@ from scoring import drive
 from tracks import VALIDATION_TRACKS
 
 CPU = torch.device("cpu")
+N_THREADS = torch.get_num_threads()
 
 
 def ppo_seconds(n_steps: int) -> float:
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to show")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # idle threads that spin would blur the difference
     policy, view = load_policy(checkpoint.load(options.checkpoint, with_arrays=False))
     env, run = make_env(view), RunOptions()
     tracks = VALIDATION_TRACKS[: run.eval_tracks]
@@ -79,8 +81,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as repo, AimTracker(repo, "pictures", {}) as tracker:
         show(tracker)  # Aim's own start
-        plain = seconds(lambda: [drive(policy, env, track) for track in tracks])
-        cost = seconds(lambda: show(tracker)) - plain
+        plain = seconds(lambda: [drive(policy, env, track) for track in tracks], 9)
+        cost = seconds(lambda: show(tracker), 9) - plain
+    torch.set_num_threads(N_THREADS)
     print(f"{len(tracks)} tracks: {plain:.2f} s to drive, {cost:.2f} s more with pictures", flush=True)
     for name, training in (("PPO", ppo_seconds(run.eval_freq)), ("SAC", sac_seconds(run.eval_freq))):
         print(f"{name}: {cost / training:.2%} of the {training:.0f} s for {run.eval_freq:,} steps", flush=True)

@@ -196,7 +196,7 @@ def test_pictures_arrive_with_their_captions_several_for_one_step(tracker):
     gif = io.BytesIO()
     shades[0].save(gif, "gif", save_all=True, append_images=shades[1:], duration=80, loop=0)
     tracker.track([Picture(shade, f"shade {i}") for i, shade in enumerate(shades)], "two", 3, context={"subset": "m"})
-    tracker.track(Picture(PILImage.open(gif), "both"), "moving", 3, context={"subset": "m"})
+    tracker.track(Picture(gif.getvalue(), "both"), "moving", 3, context={"subset": "m"})
     two = first_of(tracker._run, "image", "two")
     assert [(image.caption, image.to_pil_image().getpixel((0, 0))) for image in two] == [
         ("shade 0", 10),

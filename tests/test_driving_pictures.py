@@ -1,8 +1,10 @@
 """Pictures of the driving: what they are drawn from, and the colours, sizes and times that they show."""
 
+import io
+
 import numpy as np
 import pytest
-from PIL import ImageSequence
+from PIL import Image, ImageSequence
 
 import driving_pictures
 from car_racing import ViewConfig, make_env
@@ -83,7 +85,8 @@ def test_a_line_may_leave_the_map():
 def test_an_animation_plays_in_real_time(action_repeat, every, duration_ms):
     shades = np.arange(0, 240, 16, dtype=np.uint8)
     pictures = [np.full((84, 84), shade, np.uint8) for shade in shades]
-    gif = animation(trajectory_along([(5, 5), (6, 5)], [1.0, 1.0], pictures=pictures, action_repeat=action_repeat))
+    trajectory = trajectory_along([(5, 5), (6, 5)], [1.0, 1.0], pictures=pictures, action_repeat=action_repeat)
+    gif = Image.open(io.BytesIO(animation(trajectory)))
     assert gif.format == "GIF"
     assert gif.info["loop"] == 0
     frames = [(frame.info["duration"], np.asarray(frame.convert("L"))) for frame in ImageSequence.Iterator(gif)]
@@ -98,7 +101,7 @@ def test_an_animation_in_colour_and_of_a_long_episode_ends():
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (driving_pictures.MAX_PICTURES + 9, 3))
     pictures = [np.full((84, 84, 3), colour, np.uint8) for colour in colours]
-    gif = animation(trajectory_along([(5, 5), (6, 5)], [1.0, 1.0], pictures=pictures))
+    gif = Image.open(io.BytesIO(animation(trajectory_along([(5, 5), (6, 5)], [1.0, 1.0], pictures=pictures))))
     assert gif.n_frames == driving_pictures.MAX_PICTURES
     gif.seek(3)
     assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - colours[3]).max() <= 8
