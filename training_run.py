@@ -365,12 +365,14 @@ class TrainingRun:
 
 
 def _headline(job: Job, device: torch.device) -> str:
-    """The machine and the settings that a training's speed depends on."""
-    machine = job.provenance["machine"]
+    """The run, where it is kept and shown, and the machine and the settings that its speed depends on."""
+    machine, options = job.provenance["machine"], job.options
     gpu = machine["gpu"] if device.type == "cuda" else "no GPU in use"
     size = job.spec.size(job.first_stage.config)
     cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    return f"{cores} of {machine['processor']}, {gpu}; {size}"
+    page = options.aim_repo if is_server(options.aim_repo) else show_command(Path(options.aim_repo))
+    where = f"{job.total_steps:,} steps, in {job.directory}, {f'Aim: {page}' if options.aim else 'not in Aim'}"
+    return one_line(f"{job.run_name}: {where}; {cores} of {machine['processor']}, {gpu}; {size}")
 
 
 def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -> NoReturn:

@@ -4,6 +4,7 @@ import signal
 import sys
 
 import pytest
+import torch
 
 import checkpoint
 import train
@@ -190,3 +191,16 @@ def test_only_a_better_score_is_the_best():
     assert evaluator.is_best(Score([LAP, LAP, CRASH])), "by its mean"
     evaluator.best = None
     assert evaluator.is_best(Score([CRASH]))
+
+
+def test_the_headline_names_the_run_its_place_its_page_and_the_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = prepared("train_ppo.py", "--run-name", "mine", "--total-timesteps", 1000, "--n-envs", 2, "--n-steps", 384)
+    text = training_run._headline(job, torch.device("cpu"))
+    assert text.startswith("mine: 1,536 steps, in checkpoints/mine, Aim: ")
+    assert "aim_page.py --repo ." in text
+    assert "no GPU in use; 2 environments" in text
+    job = prepared("train.py", "--run-name", "mine", "--no-aim")
+    assert "checkpoints/mine, not in Aim; " in training_run._headline(job, torch.device("cpu"))
+    job = prepared("train.py", "--aim-repo", "aim://127.0.0.1:53800")
+    assert ", Aim: aim://127.0.0.1:53800; " in training_run._headline(job, torch.device("cpu"))
