@@ -100,10 +100,10 @@ class Finder:
 
     def in_aim(self, pattern: str) -> "list[TrackedRun]":
         """The runs in Aim by their hash or a pattern of names, by name; of one name, the run evaluated most."""
-        by_name: dict[str, TrackedRun] = {}
-        for run in sorted(self.tracked, key=lambda run: len(run.history().evaluations)):
-            if fnmatch.fnmatchcase(run.name, pattern) or pattern in (run.name, run.run_hash):
-                by_name[run.name] = run
+        matching = (
+            run for run in self.tracked if fnmatch.fnmatchcase(run.name, pattern) or pattern in (run.name, run.run_hash)
+        )
+        by_name = {run.name: run for run in sorted(matching, key=lambda run: len(run.history().evaluations))}
         return [by_name[name] for name in sorted(by_name)]
 
     @property

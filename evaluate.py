@@ -58,19 +58,20 @@ def make_films(options: EvaluateOptions, loaded: Checkpoint, repo: Path | None) 
         OSError: if a film cannot be written.
     """
     named = (("--video", options.video), ("--gif", options.gif))
+    video = None if options.video is None else path_from(options.video, "--video")
     films: dict[Path, str | None] = {path_from(path, flag): None for flag, path in named if path is not None}
     if not films:
         return
     # What is for Aim only lies beside the film: a disk that takes one takes the other.
     with TemporaryDirectory(dir=_directory_for(next(iter(films))), prefix=".") as directory:
         gif = Path(directory) / "lap.gif"
-        is_short = len(options.tracks_to_film) <= MAX_GIF_TRACKS
-        shown_in_aim = {gif: SMALL_GIF} if repo is not None and options.video is not None and is_short else {}
-        film_tracks({**films, **shown_in_aim}, loaded, options.actions, options.tracks_to_film)
+        # A GIF of many tracks would not fit in memory.
+        is_for_aim = repo is not None and video is not None and len(options.tracks_to_film) <= MAX_GIF_TRACKS
+        film_tracks({**films, gif: SMALL_GIF} if is_for_aim else films, loaded, options.actions, options.tracks_to_film)
         for path in films:
             print(f"Written: {path}", flush=True)
-        if shown_in_aim and repo is not None and options.video is not None:
-            add_film(repo, loaded, path_from(options.video, "--video"), gif)
+        if is_for_aim and repo is not None and video is not None:
+            add_film(repo, loaded, video, gif)
 
 
 def _directory_for(path: Path) -> Path:
@@ -159,8 +160,11 @@ def publish(options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequ
 
 def scores_of(options: EvaluateOptions, loaded: Sequence[Checkpoint]) -> list[Score]:
     """Drive, but for a report take the scores that are known already."""
-    tracks, provenance = options.tracks_to_score, describe_run()
-    known = [known_score(one, tracks, options.actions, provenance) if options.report else None for one in loaded]
+    tracks = options.tracks_to_score
+    if options.report is None:
+        return score_checkpoints(loaded, tracks, options.actions)
+    provenance = describe_run()
+    known = [known_score(one, tracks, options.actions, provenance) for one in loaded]
     for one, score in zip(loaded, known, strict=True):
         if score is not None:
             print(f"Taken:   the score of {one.path} from {SCORE_FILE} beside it", flush=True)

@@ -92,6 +92,14 @@ def evaluation_metrics(result: Score) -> dict[str, float]:
     return {f"eval/{chart_name(name)}": value for name, value in metrics.items()}
 
 
+def show_driving(tracker: AimTracker, trajectories: Sequence[Trajectory], step: int) -> None:
+    """Track the line driven on each track, and what the agent saw on the first of them."""
+    maps = [Picture(track_map(one), caption(one.result)) for one in trajectories]
+    seen = Picture(animation(trajectories[0]), caption(trajectories[0].result))
+    for name, value in (("driven_lines", maps), ("driving", seen)):
+        tracker.track(value, name, step, context={"subset": "eval"})
+
+
 @contextmanager
 def fitting_in_memory(mend: str) -> Iterator[None]:
     """Make something that the settings may have made too large.
@@ -267,7 +275,7 @@ class TrainingRun:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
             self._remember(result, step)
             if trajectories:
-                self._show(trajectories, step)
+                show_driving(self.tracker, trajectories, step)
         return result
 
     def _remember(self, result: Score, step: int) -> None:
@@ -278,13 +286,6 @@ class TrainingRun:
         self._evaluations.append(Evaluation(step, frames, minutes, result.mean, result.minimum, result.lap_finish_rate))
         if minutes is not None:
             self.tracker.track(minutes, "minutes", step, context={"subset": "time"})
-
-    def _show(self, trajectories: Sequence[Trajectory], step: int) -> None:
-        """Track the line driven on each track, and what the agent saw on the first of them."""
-        maps = [Picture(track_map(one), caption(one.result)) for one in trajectories]
-        seen = Picture(animation(trajectories[0]), caption(trajectories[0].result))
-        for name, value in (("driven_lines", maps), ("driving", seen)):
-            self.tracker.track(value, name, step, context={"subset": "eval"})
 
     def meta(self, step: int, episodes: int) -> dict[str, Any]:
         """What a checkpoint of this moment says of itself."""

@@ -16,10 +16,10 @@ import torch
 
 import checkpoint
 import ppo
-from aim_writer import AimTracker, Picture
+from aim_writer import AimTracker
 from benchmarks.checkpoint_cost import seconds
 from car_racing import make_env
-from driving_pictures import Trajectory, animation, caption, record, track_map
+from driving_pictures import Trajectory, record
 from policies import load_policy
 from ppo_config import PPOConfig
 from run_settings import RunOptions
@@ -27,6 +27,7 @@ from sac_config import SACConfig
 from sac_drq import SACAgent, make_replay
 from scoring import drive
 from tracks import VALIDATION_TRACKS
+from training_run import show_driving
 
 CPU = torch.device("cpu")
 N_THREADS = torch.get_num_threads()
@@ -74,10 +75,7 @@ def main() -> None:
         trajectories: list[Trajectory] = []
         for track in tracks:
             trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
-        maps = [Picture(track_map(one), caption(one.result)) for one in trajectories]
-        seen = Picture(animation(trajectories[0]), caption(trajectories[0].result))
-        tracker.track(maps, "driven_lines", 0, context={"subset": "eval"})
-        tracker.track(seen, "driving", 0, context={"subset": "eval"})
+        show_driving(tracker, trajectories, 0)
 
     with tempfile.TemporaryDirectory() as repo, AimTracker(repo, "pictures", {}) as tracker:
         show(tracker)  # Aim's own start
