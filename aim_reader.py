@@ -82,7 +82,7 @@ class TrackedRun:
                 min_return=worst[step],
                 lap_finish_rate=laps[step],
             )
-            for step, mean in means.items()
+            for step, mean in sorted(means.items())
             if step in worst and step in laps
         ]
         n_tracks = self._count("run", "eval_tracks")

@@ -8,7 +8,7 @@ import aim
 import pytest
 from aim.sdk.index_manager import RepoIndexManager
 
-from aim_reader import read_runs
+from aim_reader import Metric, TrackedRun, read_runs
 from aim_writer import AimTracker
 from checkpoint import CheckpointError
 from run_history import Evaluation
@@ -116,6 +116,16 @@ def test_a_run_of_an_earlier_version_that_was_resumed_has_both_names(tmp_path):
         Evaluation(100, 100, None, 100.0, 100.0, 100.0),
         Evaluation(200, 1000, None, 200.0, 200.0, 200.0),
     )
+
+
+def test_evaluations_are_in_order_though_a_resume_went_back():
+    def metric(prefix, name, *steps):
+        return Metric(f"{prefix}{name}", "eval", tuple((step, float(step)) for step in steps))
+
+    old = [metric("", name, 100, 300) for name in ("mean_return", "min_return", "lap_finish_rate")]
+    new = [metric(*name, 200) for name in (("1_", "mean_return"), ("3_", "min_return"), ("2_", "lap_finish_rate"))]
+    run = TrackedRun("a", "b", {}, (*new, *old))
+    assert [one.step for one in run.history().evaluations] == [100, 200, 300]
 
 
 def test_numbers_of_other_writers_that_are_not_finite_are_left_out(tmp_path):
