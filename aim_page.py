@@ -10,11 +10,14 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+from page_options import ADDRESS, PageOptions, parsed_flags
+
+if __name__ == "__main__":
+    parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
+
 import os
-import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -28,44 +31,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paths import check_path, path_from
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting
+from settings import SettingError, fail
 from startup import complain, one_line
 
-# The page listens here and nowhere else.
-ADDRESS = "127.0.0.1"
 # The names under which a browser on this machine, or at the other end of `ssh -L`, reaches that address.
 HOSTS = (ADDRESS, "localhost")
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """The page.
-
-    Raises:
-        SettingError: if an option is out of its range, there is no Aim repository, or the port cannot be had.
-    """
-
-    repo: str = setting(".", "directory that holds the Aim repository, .aim", check=check_path)
-    port: int = setting(43800, "port of the page", minimum=1, maximum=65535)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if not (self.directory / ".aim").is_dir():
-            raise SettingError(
-                f"--repo {self.repo}: no Aim repository is there; train first, or name another: make ui REPO=DIR"
-            )
-        try:
-            socket.create_server((ADDRESS, self.port)).close()
-        except OSError as error:
-            raise SettingError(
-                f"--port {self.port} cannot be had ({os.strerror(error.errno or 0)}); name another: make ui PORT=43801"
-            ) from None
-
-    @property
-    def directory(self) -> Path:
-        """The repository's directory."""
-        return path_from(self.repo, "--repo")
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
@@ -153,10 +123,8 @@ def serve(options: PageOptions) -> None:
 
 
 def main() -> None:
-    parser = OneLineParser(__doc__ or "")
-    add_flags(parser, PageOptions)
     try:
-        serve(PageOptions(**explicit_flags(PageOptions, parser.parse_args())))
+        serve(PageOptions(**parsed_flags(__doc__ or "")))
     except SettingError as error:
         fail(str(error))
     except KeyboardInterrupt:

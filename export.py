@@ -12,9 +12,13 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+from export_options import ExportOptions, parsed_flags
+
+if __name__ == "__main__":
+    parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
+
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -25,52 +29,12 @@ import recipe
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, CheckpointError, error_line
 from output_file import check_output_file, replacing
-from paths import check_path, check_writable_directory, path_from
+from paths import check_writable_directory, path_from
 from policies import comments_of, deterministic_network, load_policy, policy_only, recipe_of
 from policy_files import INPUT, OUTPUT, can_write_onnx, write_onnx, write_torchscript
 from process import python_command, quoted, shell_command, tell_passed_over
-from settings import OneLineParser, SettingError, add_flags, check_settings, explicit_flags, fail, setting, shown
+from settings import SettingError, fail
 from startup import unwinding_on_stop
-
-TARGETS = "a file that ends in .zip, .onnx, .pt or .toml, or a directory, without an ending"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """The export.
-
-    Raises:
-        SettingError: if an option is missing, or the target is of no known kind.
-    """
-
-    checkpoint: str | None = setting(None, "the checkpoint, or a run's directory for its newest", check=check_path)
-    to: str | None = setting(
-        None,
-        "a .zip for PPO.load, an .onnx or .pt (TorchScript) of the deterministic action, a .toml for a recipe of its "
-        "settings, or a directory for evaluate.py",
-        check=check_path,
-    )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.checkpoint is None:
-            raise SettingError("no checkpoint is named; name one or a run's directory")
-        if self.to is None:
-            raise SettingError(f"--to is missing; name {TARGETS}")
-        if self.ending not in EXPORTERS:
-            raise SettingError(f"--to {self.to}: there is no export to {self.ending}; name {TARGETS}")
-
-    @property
-    def target(self) -> Path:
-        """The file or directory to write."""
-        assert self.to is not None
-        return path_from(self.to, "--to")
-
-    @property
-    def ending(self) -> str:
-        """The target's ending, with its dot, in lower case; empty for a directory, whose name may be like `v1.5`."""
-        suffix = self.target.suffix.lower()
-        return suffix if suffix[1:2].isalpha() else ""
 
 
 def export(options: ExportOptions) -> str:
@@ -176,17 +140,9 @@ EXPORTERS: dict[str, Callable[[Checkpoint, Path], str]] = {
 
 
 def main() -> None:
-    parser = OneLineParser(__doc__ or "", "CHECKPOINT --to TARGET ")
-    # No flag is needed before the checkpoint.
-    parser.add_argument("path", nargs="?", metavar="CHECKPOINT", help="as --checkpoint")
-    add_flags(parser, ExportOptions)
-    parsed = parser.parse_args()
-    given = explicit_flags(ExportOptions, parsed)
     try:
-        if parsed.path is not None and "checkpoint" in given:
-            raise SettingError(f"--checkpoint and {shown(parsed.path)} both name a checkpoint; name one")
         with unwinding_on_stop():
-            print(export(ExportOptions(**{"checkpoint": parsed.path, **given})))
+            print(export(ExportOptions(**parsed_flags(__doc__ or ""))))
     except (SettingError, CheckpointError) as error:
         fail(str(error))
 

@@ -8,8 +8,12 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
+from runs_options import RunsOptions, parsed_flags
+
+if __name__ == "__main__":
+    parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
+
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,44 +22,13 @@ from typing import Any
 import checkpoint
 import text_table
 from checkpoint import CheckpointError
-from paths import check_path, path_from
+from paths import path_from
 from process import from_here, lock_directory
 from run_options import best_of
-from settings import (
-    MAX_NUMBER,
-    OneLineParser,
-    SettingError,
-    add_flags,
-    check_settings,
-    explicit_flags,
-    fail,
-    setting,
-    shown,
-)
+from settings import MAX_NUMBER, SettingError, fail, shown
 from startup import complain, one_line
 
 HEADER = ("run", "agent", "steps", "best", "score", "laps", "checkpoints", "size")
-
-
-@dataclass(frozen=True)
-class RunsOptions:
-    """The list.
-
-    Raises:
-        SettingError: if an option is out of its range, or two do not go together.
-    """
-
-    directory: str = setting("checkpoints", "directory below which the runs are", check=check_path)
-    prune: bool = setting(False, "remove all but the best and the newest checkpoints of every run, after asking")
-    keep: int = setting(1, "how many of the newest --prune leaves", minimum=1)
-    yes: bool = setting(False, "remove without asking")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.yes and not self.prune:
-            raise SettingError("--yes answers what --prune asks; give both or neither")
-        if self.prune and not self.yes and not sys.stdin.isatty():
-            raise SettingError("--prune asks first, and there is no terminal to answer in; add --yes")
 
 
 @dataclass(frozen=True)
@@ -164,10 +137,8 @@ def prune(runs: Sequence[Run], options: RunsOptions) -> None:
 
 
 def main() -> None:
-    parser = OneLineParser(__doc__ or "")
-    add_flags(parser, RunsOptions)
     try:
-        options = RunsOptions(**explicit_flags(RunsOptions, parser.parse_args()))
+        options = RunsOptions(**parsed_flags(__doc__ or ""))
         runs = find_runs(path_from(options.directory, "--directory"))
     except SettingError as error:
         fail(str(error))

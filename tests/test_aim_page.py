@@ -7,7 +7,8 @@ import aim
 import pytest
 from aim.web.configs import AIM_UI_MOUNTED_REPO_PATH
 
-from aim_page import ADDRESS, PageOptions, guarded, make_app
+from aim_page import guarded, make_app
+from page_options import ADDRESS, PageOptions
 from settings import SettingError
 
 OWN = "127.0.0.1:43800"

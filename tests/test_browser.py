@@ -14,10 +14,10 @@ import pytest
 
 import aim_score
 import checkpoint
-from aim_page import ADDRESS
 from car_racing import make_env
 from driving_pictures import record
 from html_report import ShownLap, write_report
+from page_options import ADDRESS
 from policies import load_policy
 from scoring import Score, TrackResult
 from tests.helpers import finish, start

@@ -16,7 +16,8 @@ import checkpoint
 import recipe
 from car_racing import make_env
 from checkpoint import CheckpointError
-from export import ExportOptions, export
+from export import export
+from export_options import ExportOptions
 from policies import load_policy
 from settings import SettingError
 from tests.helpers import SMALL_PPO, SMALL_SAC, finish, save_ppo, save_sac, start

@@ -20,20 +20,21 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-import aim_page
 import checkpoint
 import compare
 import comparison
 import evaluate
-import export
 import run_options
 import runs
 import text_table
 from checkpoint import CheckpointError
 from compare_options import CompareOptions
 from evaluate_options import EvaluateOptions
+from export_options import ExportOptions
+from page_options import PageOptions
 from policies import load_policy, recipe_of
 from run_history import Evaluation
+from runs_options import RunsOptions
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
 from tests.helpers import TOTAL, rewrite_manifest, save_ppo
 from tests.soak.faults import forge_checksums
@@ -111,9 +112,9 @@ class Script:
 ALL_SCRIPTS = (
     *(Script(name, (module.SPEC.config_class, run_options.RunOptions)) for name, module in MODULES.items()),
     Script("evaluate.py", (EvaluateOptions,)),
-    Script("export.py", (export.ExportOptions,)),
-    Script("aim_page.py", (aim_page.PageOptions,)),
-    Script("runs.py", (runs.RunsOptions,)),
+    Script("export.py", (ExportOptions,)),
+    Script("aim_page.py", (PageOptions,)),
+    Script("runs.py", (RunsOptions,)),
     Script("compare.py", (CompareOptions,)),
 )
 
@@ -146,6 +147,7 @@ def place(tmp_path, monkeypatch):
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))  # its font cache
     provenance = run_options.describe_run()
     monkeypatch.setattr(run_options, "describe_run", lambda: provenance)
     return here

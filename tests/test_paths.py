@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import paths
-from aim_page import PageOptions
 from compare_options import CompareOptions
 from evaluate_options import EvaluateOptions
-from export import ExportOptions
+from export_options import ExportOptions
+from page_options import PageOptions
 from paths import check_aim_repo, check_run_name, check_writable_directory, path_from
 from ppo_config import PPOConfig
 from run_settings import RunOptions
-from runs import RunsOptions
+from runs_options import RunsOptions
 from sac_config import SACConfig
 from settings import SettingError, flag_of
 

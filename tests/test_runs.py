@@ -1,6 +1,7 @@
 """The list of runs, and the checkpoints that --prune removes and leaves."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 import checkpoint
 import runs
 from process import lock_directory
-from runs import RunsOptions, find_runs
+from runs import find_runs
+from runs_options import RunsOptions
 
 
 def save_run(directory, steps, best=910.25, agent="sac"):
@@ -41,7 +43,7 @@ def run_script(monkeypatch, *flags, answer=None):
         return answer
 
     monkeypatch.setattr("sys.argv", ["runs.py", *flags])
-    monkeypatch.setattr(runs.sys, "stdin", SimpleNamespace(isatty=lambda: answer is not None))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: answer is not None))
     monkeypatch.setattr("builtins.input", ask)
     runs.main()
 

@@ -5,10 +5,10 @@ import dataclasses
 
 import pytest
 
-from aim_page import PageOptions
 from car_racing.config import GameConfig, RulesConfig, ViewConfig
 from evaluate_options import EvaluateOptions
-from export import ExportOptions
+from export_options import ExportOptions
+from page_options import PageOptions
 from ppo_config import PPOConfig
 from run_settings import RunOptions
 from sac_config import SACConfig

@@ -198,7 +198,7 @@ def test_a_command_whose_parent_is_gone_already_is_not_run():
     assert (done.returncode, done.stdout) == (143, b"")
 
 
-@pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py"])
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("flag", ["--help", "--cheakpoint-dir"])
 def test_a_wrong_flag_is_answered_before_anything_heavy_is_imported(script, flag):
     command = [sys.executable, "-X", "importtime", str(ROOT / script), flag]
@@ -206,7 +206,7 @@ def test_a_wrong_flag_is_answered_before_anything_heavy_is_imported(script, flag
     assert done.returncode == (0 if flag == "--help" else 2)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "car_racing" in imported
-    assert not {"torch", "aim", "scipy", "stable_baselines3", "matplotlib"} & imported
+    assert not {"torch", "aim", "uvicorn", "scipy", "stable_baselines3", "matplotlib"} & imported
 
 
 @pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py"])
