@@ -101,14 +101,18 @@ def from_directory(path: Path) -> RunHistory:
     except ValueError as error:
         raise CheckpointError(f"{newest} is no whole checkpoint ({error})") from None
     n_tracks = meta.get("eval_tracks")
-    score, run_hash = _score_of_best(directory), meta.get("aim_run")
+    score, run_hash = score_of_best(directory), meta.get("aim_run")
     identity = run_hash if isinstance(run_hash, str) and run_hash else str(directory.resolve())
     n_tracks = n_tracks if type(n_tracks) is int else None
     return RunHistory(str(directory), evaluations, n_tracks, score, identity)
 
 
-def _score_of_best(directory: Path) -> Score | None:
-    """The score beside a run's checkpoints. One of an earlier best does not count."""
+def score_of_best(directory: Path) -> Score | None:
+    """The score beside a run's checkpoints, if any. One of an earlier best does not count.
+
+    Raises:
+        CheckpointError: if the file holds no scores, or the best checkpoint cannot be read.
+    """
     file = directory / SCORE_FILE
     if not file.is_file():  # no pipe either, whose end may never come
         return None

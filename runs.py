@@ -13,7 +13,6 @@ from runs_options import RunsOptions, parsed_flags
 if __name__ == "__main__":
     parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,9 @@ import text_table
 from checkpoint import CheckpointError
 from paths import path_from
 from process import from_here, lock_directory
+from run_history import score_of_best
 from run_options import best_of
+from scoring import Score
 from settings import MAX_NUMBER, SettingError, fail, shown
 from startup import complain, one_line
 
@@ -81,7 +82,7 @@ def size_of(path: Path) -> int:
 def row_of(run: Run) -> tuple[str, ...]:
     """A run's line in the list."""
     best = best_of(run.meta.get("best"))
-    score, laps = _score(run.path)
+    score = _score_of(run.path)
     steps = run.meta.get("steps")
     is_count = type(steps) is int and 0 <= steps <= MAX_NUMBER
     return (
@@ -89,23 +90,18 @@ def row_of(run: Run) -> tuple[str, ...]:
         shown(run.meta.get("agent")),
         f"{steps:,}" if is_count else "-",
         "-" if best is None else f"{best.mean:.1f}",
-        score,
-        laps,
+        "-" if score is None else f"{score.mean:.1f}",
+        "-" if score is None else f"{score.lap_finish_rate:.0%}",
         str(len(run.steps)),
         in_bytes(run.size),
     )
 
 
-def _score(path: Path) -> tuple[str, str]:
-    """The mean return and the laps finished that `score.json` tells, or dashes."""
-    file = path / "score.json"
+def _score_of(path: Path) -> Score | None:
     try:
-        if file.is_file():  # no pipe, whose end may never come
-            summary = json.loads(file.read_text(encoding="utf-8"))["checkpoints"][0]["summary"]
-            return f"{float(summary['mean_return']):.1f}", f"{float(summary['lap_finish_rate']):.0%}"
-    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
-        pass  # not one of ours
-    return "-", "-"
+        return score_of_best(path)
+    except CheckpointError:
+        return None  # no file of ours
 
 
 def in_bytes(size: int) -> str:

@@ -35,6 +35,7 @@ from page_options import PageOptions
 from policies import load_policy, recipe_of
 from run_history import Evaluation
 from runs_options import RunsOptions
+from scoring import TrackResult
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
 from tests.helpers import TOTAL, rewrite_manifest, save_ppo
 from tests.soak.faults import forge_checksums
@@ -335,14 +336,17 @@ def test_odd_arrays(whole_run, place):
     check()
 
 
-SCORES = (
-    st.fixed_dictionaries({"checkpoints": st.lists(st.fixed_dictionaries({"summary": VALUES}), max_size=2)}) | VALUES
-)
 NUMBERS = st.none() | st.integers(-3, 2**70) | st.floats()
-EVALUATIONS = (
-    st.lists(st.fixed_dictionaries({field.name: NUMBERS for field in dataclasses.fields(Evaluation)}), max_size=2)
-    | VALUES
-)
+
+
+def numbers_of(cls):
+    """Lists of what a file might say that the dataclass holds."""
+    return st.lists(st.fixed_dictionaries({field.name: NUMBERS for field in dataclasses.fields(cls)}), max_size=2)
+
+
+EVALUATIONS = numbers_of(Evaluation) | VALUES
+SCORED = st.fixed_dictionaries({"tracks": numbers_of(TrackResult) | VALUES, "steps": VALUES})
+SCORES = st.fixed_dictionaries({"checkpoints": st.lists(SCORED, max_size=2)}) | VALUES
 
 
 def test_odd_scores_and_manifests_are_listed_and_compared(place):

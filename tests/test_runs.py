@@ -1,5 +1,6 @@
 """The list of runs, and the checkpoints that --prune removes and leaves."""
 
+import dataclasses
 import json
 import sys
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import runs
 from process import lock_directory
 from runs import find_runs
 from runs_options import RunsOptions
+from scoring import TrackResult
 
 
 def save_run(directory, steps, best=910.25, agent="sac"):
@@ -22,14 +24,19 @@ def save_run(directory, steps, best=910.25, agent="sac"):
     checkpoint.save(directory, checkpoint.BEST, {**meta, "steps": steps[0]}, state)
 
 
+def write_score(directory, steps):
+    tracks = [TrackResult(0, 926.04, 740, 280, 0, 1.0, True), TrackResult(1, 910.04, 900, 280, 0, 1.0, False)]
+    entry = {"steps": steps, "tracks": [dataclasses.asdict(track) for track in tracks]}
+    (directory / "score.json").write_text(json.dumps({"checkpoints": [entry]}))
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Two runs, one of which has been scored, a policy that is no run, and a file of the user's."""
     monkeypatch.chdir(tmp_path)
     save_run(tmp_path / "checkpoints" / "a", [1000, 2000, 3000])
     save_run(tmp_path / "checkpoints" / "deep" / "b", [64], agent="ppo")
-    summary = {"mean_return": 918.04, "lap_finish_rate": 0.93}
-    (tmp_path / "checkpoints" / "a" / "score.json").write_text(json.dumps({"checkpoints": [{"summary": summary}]}))
+    write_score(tmp_path / "checkpoints" / "a", steps=1000)
     checkpoint.save(tmp_path / "checkpoints", "policy", {"agent": "ppo"}, {})
     (tmp_path / "checkpoints" / "a" / "step_000001000" / "notes.txt").write_text("mine")
     return tmp_path
@@ -56,8 +63,14 @@ def test_every_run_is_a_line(here, monkeypatch, capsys):
     run_script(monkeypatch)
     header, first, second = capsys.readouterr().out.splitlines()
     assert header.split() == ["run", "agent", "steps", "best", "score", "laps", "checkpoints", "size"]
-    assert first.split() == ["checkpoints/a", "sac", "3,000", "910.2", "918.0", "93%", "3", "4", "MB"]
+    assert first.split() == ["checkpoints/a", "sac", "3,000", "910.2", "918.0", "50%", "3", "4", "MB"]
     assert second.split() == ["checkpoints/deep/b", "ppo", "64", "910.2", "-", "-", "1", "2", "MB"]
+
+
+def test_the_score_of_an_earlier_best_is_not_shown(here):
+    run, _ = runs.find_runs(here)
+    write_score(run.path, steps=500)
+    assert runs.row_of(run)[4:6] == ("-", "-")
 
 
 @pytest.mark.parametrize(
