@@ -16,16 +16,18 @@ from scoring import Actions, Score
 from tracks import SCORING_TRACKS
 
 CONFIDENCE = 0.95
+# Of fewer values no interval is told: it would be hardly more than their range.
+MIN_FOR_INTERVAL = 5
 N_WORST = 5
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Bootstrap confidence interval of the mean (BCa: Efron, "Better Bootstrap Confidence Intervals", 1987).
 
-    The resampling has a fixed seed, so the same values give the same interval. None if fewer than two values differ,
-    since then there is nothing to resample.
+    The resampling has a fixed seed, so the same values give the same interval. None for fewer than `MIN_FOR_INTERVAL`
+    values, and where all are equal.
     """
-    if len(set(values)) < 2:
+    if len(values) < MIN_FOR_INTERVAL or len(set(values)) < 2:
         return None
     interval = bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
@@ -118,10 +120,12 @@ def _json_entry(loaded: Checkpoint, score: Score, first: Score, actions: Actions
 
 def _single_report(loaded: Checkpoint, score: Score) -> str:
     spread = f"{score.mean:.1f} ± {score.std:.1f} (mean ± standard deviation)"
-    frames, interval = score.frames_to_finish, interval_in_words(return_interval(score))
+    frames, interval = score.frames_to_finish, return_interval(score)
+    if interval is not None:
+        spread += f", {CONFIDENCE:.0%} interval of the mean {interval_in_words(interval)}"
     lines = [
         f"{loaded.path} ({_training(loaded)}) on {tracks_in_words(score)} of CarRacing-v3",
-        f"  return            {spread}, {CONFIDENCE:.0%} interval of the mean {interval}",
+        f"  return            {spread}",
         f"  median            {score.median:.1f}",
         f"  worst, best       {score.minimum:.1f}, {score.maximum:.1f}",
         f"  laps finished     {score.lap_finish_rate:.0%}",
@@ -146,10 +150,10 @@ def _comparison(loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
     lines.append(f"paired differences of the return to {paths[0]}")
     for path, score in zip(paths[1:], scores[1:], strict=True):
         difference = Difference.between(score, scores[0])
-        lines.append(
-            f"{path:{width}}  {difference.mean:+.1f} (95% interval {interval_in_words(difference.interval)}), "
-            f"better on {difference.n_better} of {len(score.results)} tracks"
-        )
+        interval = difference.interval
+        shown = "" if interval is None else f" ({CONFIDENCE:.0%} interval {interval_in_words(interval)})"
+        better = f"better on {difference.n_better} of {len(score.results)} tracks"
+        lines.append(f"{path:{width}}  {difference.mean:+.1f}{shown}, {better}")
     return "\n".join(lines)
 
 
