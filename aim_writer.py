@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -85,6 +85,7 @@ class AimTracker:
         params: plain nested values (numbers, strings, lists, dicts) to store on the run, by top-level key.
         run_hash: go on with this run instead of beginning a new one.
         is_addition: add to a run that has ended; its name and its status stay as they are.
+        tags: words by which Aim finds the run.
 
     Attributes:
         has_failed: whether anything in Aim has gone wrong in this process. Its threads may then hold up the end of the
@@ -100,6 +101,7 @@ class AimTracker:
         params: Mapping[str, Any],
         run_hash: str | None = None,
         is_addition: bool = False,
+        tags: Sequence[str] = (),
     ) -> None:
         self._run: Any = None
         self._lock: int | None = None
@@ -108,6 +110,7 @@ class AimTracker:
         self._run_name = run_name
         self._asked_hash = run_hash
         self._is_addition = is_addition
+        self._tags = tags
         self._params: dict[str, Any] = dict(params) if is_addition else {**params, "status": "running"}
         # When to try to open the run again, by `time.monotonic`; None for never.
         self._next_try: float | None = None
@@ -245,6 +248,10 @@ class AimTracker:
         if not self._is_addition:
             with self._no_raise("did not take its name"):
                 run.name = self._run_name
+        for tag in self._tags:
+            with self._no_raise(f"did not take the tag {tag!r}"):
+                if tag not in run.tags:
+                    run.add_tag(tag)
         for key, value in self._params.items():
             self.set_param(key, value)
 

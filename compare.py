@@ -14,7 +14,7 @@ import startup
 if __name__ == "__main__":
     startup.begin()  # before the other imports, which open files and may fail
 
-from compare_options import PICTURES, POINTS, TABLE, CompareOptions, parsed_command_line
+from compare_options import CompareOptions, parsed_command_line
 
 if __name__ == "__main__":
     parsed_command_line(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
@@ -23,15 +23,13 @@ import fnmatch
 import functools
 import glob
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import text_table
 from checkpoint import CheckpointError, error_line
-from comparison import Group, tables_of
-from output_file import replacing
+from comparison import Group
+from comparison_report import text_comparison, write_comparison
 from paths import path_from
 from run_history import RunHistory, from_directory, from_score_file
 from settings import SettingError, explicit_flags, fail, shown
@@ -42,12 +40,6 @@ if TYPE_CHECKING:
 
 NO_FILE_NAME = re.compile(r"[^\w.+-]")
 MAX_STEM = 60
-LEGEND_WIDTH = 80
-LEGEND = (
-    "Means over the seeds, with 95% intervals. The interval of a mean of two or three seeds is their range. The score "
-    "is the mean return on the scored tracks. IQM is the mean of the middle half of the returns of all seeds on all "
-    "tracks. P is how probably a seed does better on a track than one of the first setting does."
-)
 
 
 class Finder:
@@ -155,21 +147,6 @@ def groups_of(arguments: Sequence[str], finder: Finder) -> list[Group]:
     return [Group(label, tuple(found)) for label, found in runs.items()]
 
 
-def write_comparison(directory: Path, groups: Sequence[Group]) -> None:
-    """Write the table as Markdown, and the curves as pictures and as points.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    from comparison_charts import draw_curves, write_points  # matplotlib, which a table alone does not need
-
-    parts = [*map(text_table.markdown, tables_of(groups)), LEGEND]
-    with replacing(directory / TABLE) as new_path:
-        new_path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    draw_curves(groups, [directory / name for name in PICTURES])
-    write_points(groups, directory / POINTS)
-
-
 def export(kind: str, directory: Path, runs: "Sequence[TrackedRun]") -> None:
     """Write the metrics of each run to a file or directory of its own.
 
@@ -202,11 +179,9 @@ def run() -> None:
         export(options.export, directory, [run for pattern in parsed.runs for run in finder.to_export(pattern)])
         return
     groups = groups_of(parsed.runs, finder)
-    parts = [*map(text_table.plain, tables_of(groups)), textwrap.fill(LEGEND, LEGEND_WIDTH)]
-    print("\n\n".join(parts), flush=True)
+    print(text_comparison(groups), flush=True)
     if directory is not None:
-        write_comparison(directory, groups)
-        print(f"Written: {', '.join(str(directory / name) for name in (*PICTURES, POINTS, TABLE))}", flush=True)
+        print(f"Written: {', '.join(map(str, write_comparison(directory, groups)))}", flush=True)
 
 
 def main() -> None:

@@ -81,6 +81,16 @@ def check_run_name(name: str, flag: str) -> None:
     _check_lengths(Path(name), name, flag)
 
 
+def check_tag(text: str, flag: str) -> None:
+    """Check a tag of a run.
+
+    Raises:
+        SettingError: if it is empty, too long, or holds a control character.
+    """
+    _check_text(text, flag, "give a word")
+    _check_lengths(Path(text.replace("/", "-")), text, flag)
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an address (`scheme://...`) and no path."""
     return ADDRESS.match(text) is not None

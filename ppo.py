@@ -40,7 +40,7 @@ from beta_policy import BetaActorCriticPolicy, DrivingCNN
 from car_racing import Frame
 from car_racing.config import ViewConfig
 from car_racing.episode_statistics import numbers, summaries
-from car_racing.vec_env import make_vec_env
+from car_racing.vec_env import default_workers, make_vec_env
 from checkpoint import Checkpoint, CheckpointError, error_line
 from ppo_config import PPOConfig
 from scoring import ActionDensity, Actions, Policy
@@ -62,7 +62,10 @@ def min_memory(config: PPOConfig) -> int:
 
 def size_in_words(config: PPOConfig) -> str:
     """The settings that decide how long a step takes."""
-    return f"{config.n_envs} environments, {config.n_epochs} epochs, minibatches of {config.batch_size}"
+    asked = default_workers(config.n_envs) if config.n_workers is None else config.n_workers
+    n_processes = 1 + min(asked, config.n_envs - 1)
+    stepped = f"{config.n_envs} environments in {n_processes} process{'es' if n_processes > 1 else ''}"
+    return f"{stepped}, {config.n_epochs} epochs, minibatches of {config.batch_size}"
 
 
 CONFIG_CLASS: type = PPOConfig
@@ -99,7 +102,7 @@ def make_training_env(config: PPOConfig) -> VecNormalize:
 
     The divided rewards are clipped to +-10. Observations stay uint8; the policy scales them.
     """
-    env = make_vec_env(config.n_envs, config.view, config.rules)
+    env = make_vec_env(config.n_envs, config.view, config.rules, config.n_workers)
     return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
 
 

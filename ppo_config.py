@@ -26,6 +26,13 @@ class PPOConfig(GameConfig):
     )
     seed: int = setting(1, "seed of the networks, the actions and the training tracks", minimum=0, maximum=2**32 - 1)
     n_envs: int = setting(8, "environments that are stepped together", minimum=1)
+    n_workers: int | None = setting(
+        None,
+        "processes that step environments beside this one [as many as cores and memory allow]",
+        minimum=0,
+        may_change=True,
+        before=None,
+    )
     n_steps: int = setting(128, "steps of each environment between two updates", minimum=2)
     batch_size: int = setting(256, "steps in a minibatch; divides n-envs x n-steps", minimum=2)
     n_epochs: int = setting(4, "passes over the collected steps in an update", minimum=1)

@@ -26,6 +26,10 @@ class ProgressBar:
         initial_steps: the step at which it is now.
         frames_at: the frames driven up to a step.
         headline: what that line begins with: the machine and the settings.
+
+    Attributes:
+        seconds_left: as the training goes now; None until its speed is known.
+        report: called when the seconds left are known first, and every half minute from then on.
     """
 
     def __init__(
@@ -49,6 +53,9 @@ class ProgressBar:
         self._steps = initial_steps
         self._measured_from: tuple[float, int] | None = None  # when, and at which step
         self._told = (time.perf_counter(), initial_steps)  # the latest plain line: when, and of which step
+        self.seconds_left: float | None = None
+        self.report: Callable[[], None] | None = None
+        self._reported: float | None = None  # when
 
     @property
     def steps(self) -> int:
@@ -92,7 +99,11 @@ class ProgressBar:
         left = "?"
         if seconds > MEASURE_S and self._steps > first_step:
             steps_per_second = (self._steps - first_step) / seconds
-            left = tqdm.format_interval((self._total_steps - self._steps) / steps_per_second)
+            self.seconds_left = (self._total_steps - self._steps) / steps_per_second
+            left = tqdm.format_interval(self.seconds_left)
+            if self.report is not None and (self._reported is None or now - self._reported >= LINE_INTERVAL_S):
+                self._reported = now
+                self.report()
             self._tell_once(f"{steps_per_second:,.0f} steps/s, {left} to go")
         frames_per_second = (frames - self._frames_at(first_step)) / seconds
         shown_return = "-" if self._latest_return is None else f"{self._latest_return:.0f}"

@@ -75,15 +75,25 @@ def read(name_or_path: str) -> Recipe:
         SettingError: if it cannot be found or read, or its form is wrong.
     """
     path = _find(name_or_path)
+    return _parsed(path.stem, path, read_toml(path, "--recipe"))
+
+
+def read_toml(path: Path, flag: str) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        SettingError: if it cannot be read.
+    """
     try:
         if path.exists() and not path.is_file():  # what cannot be read to its end
-            raise SettingError(f"--recipe {path} is no regular file; name a {SUFFIX} file")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+            raise SettingError(f"{flag} {path} is no regular file; name a {SUFFIX} file")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except SettingError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"--recipe {path} cannot be read ({_first_line(error)})") from None
+        raise SettingError(f"{flag} {path} cannot be read ({_first_line(error)})") from None
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:  # ValueError: a number of too many digits
-        raise SettingError(f"--recipe {path} is no TOML ({_first_line(error)}); mend it there") from None
-    return _parsed(path.stem, path, content)
+        raise SettingError(f"{flag} {path} is no TOML ({_first_line(error)}); mend it there") from None
 
 
 def check_keys(recipe: Recipe, known: Collection[str], total: str) -> None:

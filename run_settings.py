@@ -5,7 +5,7 @@ As the settings of the agents, these import nothing heavy, so that a wrong flag 
 
 from dataclasses import dataclass
 
-from paths import check_aim_repo, check_path, check_run_name
+from paths import check_aim_repo, check_path, check_run_name, check_tag
 from settings import check_settings, parser_of, setting
 from tracks import VALIDATION_TRACKS
 
@@ -51,6 +51,7 @@ class RunOptions:
         ".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo, may_change=True
     )
     aim: bool = setting(True, "track this run in Aim", may_change=True)
+    tags: tuple[str, ...] = setting((), "words by which Aim finds the run", check=check_tag, may_change=True)
     pictures: bool = setting(True, "track pictures of every evaluation's driving in Aim", may_change=True)
 
     def __post_init__(self) -> None:

@@ -129,6 +129,22 @@ def explicit_flags(config_class: type, namespace: argparse.Namespace) -> dict[st
     return {name: tuple(_flat(value)) if isinstance(value, list) else value for name, value in values.items()}
 
 
+def as_flags(config_class: type, values: Mapping[str, Any]) -> list[str]:
+    """A command line's words for these fields of a config dataclass: what `explicit_flags` reads back."""
+    words = []
+    for field in dataclasses.fields(config_class):
+        if field.name not in values or values[field.name] is None:
+            continue
+        value, flag = values[field.name], flag_of(field.name)
+        if isinstance(field.default, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            words += [f"{flag}={one}" for one in value]
+        else:
+            words.append(f"{flag}={value}")
+    return words
+
+
 def _flat(values: list[Any]) -> Iterator[Any]:
     for value in values:
         yield from value if isinstance(value, range) else (value,)

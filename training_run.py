@@ -38,6 +38,7 @@ from process import (
     tell_passed_over,
 )
 from progress_bar import ProgressBar
+from progress_file import Progress, write_progress
 from run_history import SCORE_FILE, Evaluation, evaluations_of
 from run_options import AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
 from run_settings import RECIPE_OPTIONS
@@ -163,6 +164,8 @@ class TrainingRun:
         # Earlier versions did not count them, and what is not known is not made up.
         self._minutes_before: float | None = meta.get("minutes", 0.0 if job.resumed is None else None)
         self._started_at = time.perf_counter()
+        bar.report = self._write_progress
+        self._write_progress()
 
     @classmethod
     @contextmanager
@@ -186,6 +189,7 @@ class TrainingRun:
             with ProgressBar(job.total_steps, steps, job.frames_at, _headline(job, device)) as bar:
                 run = cls(job, device, stop, tracker, bar)
                 yield run
+                run._write_progress()
             run_hash = tracker.run_hash
             tracker.close("finished" if stop.received is None else "stopped")
         print(run._summary(run_hash, run._minutes_here), flush=True)
@@ -286,6 +290,11 @@ class TrainingRun:
         self._evaluations.append(Evaluation(step, frames, minutes, result.mean, result.minimum, result.lap_finish_rate))
         if minutes is not None:
             self.tracker.track(minutes, "minutes", step, context={"subset": "time"})
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        progress = Progress(self.bar.steps, self.job.total_steps, self.bar.seconds_left, tuple(self._evaluations))
+        write_progress(self.job.directory, progress)
 
     def meta(self, step: int, episodes: int) -> dict[str, Any]:
         """What a checkpoint of this moment says of itself."""
@@ -446,4 +455,4 @@ def _open_tracker(job: Job, device: torch.device) -> AimTracker:
         **job.provenance,
     }
     repo = job.options.aim_repo if job.options.aim else None
-    return AimTracker(repo, job.run_name, params, job.resumed_meta.get("aim_run"))
+    return AimTracker(repo, job.run_name, params, job.resumed_meta.get("aim_run"), tags=job.options.tags)

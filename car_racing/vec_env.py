@@ -43,8 +43,10 @@ from car_racing.worker import (
 
 WORKER_MODULE = "car_racing.worker"
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
-# More would take a training with eight environments past the 1.2 GB that a small laptop has to spare.
-MAX_WORKERS = 5
+# What a worker takes (its own memory, not what it shares), and how much of the machine's free memory workers may take.
+WORKER_BYTES = 90_000_000
+WORKERS_FRACTION = 0.1
+MEMORY_INFO = Path("/proc/meminfo")
 # Between two looks for an answer, once waiting for it takes long; and between two looks whether the worker lives.
 NAP_S = 5e-5
 LIFE_CHECK_S = 0.2
@@ -304,6 +306,24 @@ def _python_path() -> str:
     return os.pathsep.join([str(PACKAGE_PARENT), *(entry for entry in others if entry not in ("", "."))])
 
 
+def default_workers(n_envs: int) -> int:
+    """How many workers step environments beside this process: one for each other core, environment and 90 MB to spare.
+
+    The cores are those that this process may run on.
+    """
+    by_memory = WORKERS_FRACTION * _available_memory() // WORKER_BYTES
+    return int(max(min(len(os.sched_getaffinity(0)) - 1, n_envs - 1, by_memory), 0))
+
+
+def _available_memory() -> float:
+    """Bytes that are free or can be freed; infinity where the system does not say."""
+    try:
+        lines = MEMORY_INFO.read_text().splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return float("inf")
+
+
 def make_vec_env(
     n_envs: int,
     view: ViewConfig | None = None,
@@ -311,10 +331,10 @@ def make_vec_env(
     n_workers: int | None = None,
     render_mode: str | None = None,
 ) -> CarRacingVecEnv:
-    """n environments, by default over all cores: this process and a worker for each other core, up to `MAX_WORKERS`.
+    """n environments, by default over all cores and as memory allows (`default_workers`).
 
     `python -m benchmarks.env_speed` measures what the workers gain.
     """
     if n_workers is None:
-        n_workers = min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS)
+        n_workers = default_workers(n_envs)
     return CarRacingVecEnv(n_envs, view or ViewConfig(), rules, n_workers, render_mode)

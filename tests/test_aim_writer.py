@@ -65,6 +65,18 @@ def first_of(run, kind, name):
     return values[0]
 
 
+def test_a_run_is_found_by_its_tags(repo):
+    """Also by those that another run has already, and that it has itself from before it was resumed."""
+    hashes = []
+    for _ in range(2):
+        tracker = AimTracker(repo, "tagged", {}, tags=["lr", "baseline"])
+        hashes.append(tracker.run_hash)
+        tracker.close("finished")
+    AimTracker(repo, "tagged", {}, hashes[0], tags=["lr", "later"]).close("finished")
+    assert sorted(read_closed(repo, hashes[0]).tags) == ["baseline", "later", "lr"]
+    assert sorted(read_closed(repo, hashes[1]).tags) == ["baseline", "lr"]
+
+
 def test_keys_become_names_and_contexts():
     assert split_key("train/loss") == ("loss", {"subset": "train"})
     assert split_key("a/b/c") == ("b/c", {"subset": "a"})

@@ -9,6 +9,7 @@ import pytest
 
 import checkpoint
 import compare
+import comparison_report
 from aim_reader import Metric, TrackedRun
 from run_history import Evaluation
 from scoring import TrackResult
@@ -211,5 +212,5 @@ def test_a_file_that_cannot_be_written_is_said(said, monkeypatch):
     def fail(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(compare, "replacing", fail)
+    monkeypatch.setattr(comparison_report, "replacing", fail)
     assert "table.md could not be written" in said("checkpoints/sac_s1", "--to", "out")

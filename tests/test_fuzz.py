@@ -37,6 +37,8 @@ from run_history import Evaluation
 from runs_options import RunsOptions
 from scoring import TrackResult
 from settings import OneLineParser, SettingError, add_flags, explicit_flags, fail
+from sweep_options import SweepOptions, parsed_command_line
+from sweep_plan import make_plan
 from tests.helpers import TOTAL, rewrite_manifest, save_ppo
 from tests.soak.faults import forge_checksums
 from tests.trainings import MODULES, SCRIPTS, prepared, resume
@@ -97,6 +99,10 @@ class Script:
         if self.name in MODULES:
             prepared(self.name, *argv)
             return
+        if self.name == "sweep.py":
+            given = parsed_command_line("", ["train_ppo.py", *argv])
+            make_plan(SweepOptions(**given.sweep), given)
+            return
         parser = OneLineParser("")
         add_flags(parser, self.options[0])
         options = self.options[0](**explicit_flags(self.options[0], parser.parse_args(argv)))
@@ -117,6 +123,7 @@ ALL_SCRIPTS = (
     Script("aim_page.py", (PageOptions,)),
     Script("runs.py", (RunsOptions,)),
     Script("compare.py", (CompareOptions,)),
+    Script("sweep.py", (SweepOptions,)),
 )
 
 

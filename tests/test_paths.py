@@ -17,19 +17,27 @@ from run_settings import RunOptions
 from runs_options import RunsOptions
 from sac_config import SACConfig
 from settings import SettingError, flag_of
+from sweep_options import SweepOptions
 
 CONFIGS = (PPOConfig, SACConfig, RunOptions, EvaluateOptions, ExportOptions, PageOptions, RunsOptions, CompareOptions)
+CONFIGS += (SweepOptions,)
 # What makes the other options of a class whole.
-NEEDED = {EvaluateOptions: {"checkpoint": ("x",)}, ExportOptions: {"checkpoint": "x", "to": "y"}}
+NEEDED = {
+    EvaluateOptions: {"checkpoint": ("x",)},
+    ExportOptions: {"checkpoint": "x", "to": "y"},
+    SweepOptions: {"name": "x"},
+}
 # Settings that are a text and no path, and have no choices.
-NO_PATHS = {"device", "run_name"}
+NO_PATHS = {"device", "run_name", "tags", "grid", "only", "address"}
+# Names of sweeps, which are below a directory that is a path.
+NAMES = {(SweepOptions, "name"), (SweepOptions, "resume")}
 
 
 def texts_of(config_class):
     """The fields of a class that take free text, without those that are no paths."""
     fields = dataclasses.fields(config_class)
     free = [field for field in fields if "str" in str(field.type) and not field.metadata["choices"]]
-    return [field.name for field in free if field.name not in NO_PATHS]
+    return [field.name for field in free if field.name not in NO_PATHS and (config_class, field.name) not in NAMES]
 
 
 PATH_SETTINGS = [(config_class, name) for config_class in CONFIGS for name in texts_of(config_class)]
@@ -51,7 +59,7 @@ def test_every_option_that_takes_a_path_is_found():
     names = {name for _, name in PATH_SETTINGS}
     assert names == {
         *("start_from", "recipe", "checkpoint_dir", "resume", "aim_repo"),
-        *("checkpoint", "json", "video", "gif", "report", "to", "repo", "directory"),
+        *("checkpoint", "json", "video", "gif", "report", "to", "repo", "directory", "space"),
     }
 
 

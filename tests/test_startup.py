@@ -14,7 +14,7 @@ import startup
 from startup import STOP_SIGNALS, UnfailingFile, _unfailing_text, one_line, unwinding_on_stop
 from tests.helpers import ROOT, finish, start
 
-SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py", "aim_page.py", "runs.py", "compare.py")
+SCRIPTS = ("train.py", "train_ppo.py", "evaluate.py", "export.py", "aim_page.py", "runs.py", "compare.py", "sweep.py")
 
 
 def run_script(tmp_path, body, shell="", **env):
@@ -209,7 +209,7 @@ def test_a_wrong_flag_is_answered_before_anything_heavy_is_imported(script, flag
     assert not {"torch", "aim", "uvicorn", "scipy", "stable_baselines3", "matplotlib"} & imported
 
 
-@pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py"])
+@pytest.mark.parametrize("script", ["train.py", "train_ppo.py", "evaluate.py", "compare.py", "sweep.py"])
 def test_help_begins_with_three_commands(script):
     done = subprocess.run(
         [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, timeout=60, check=True

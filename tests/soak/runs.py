@@ -63,10 +63,10 @@ class Finished:
     series: Series
 
     @classmethod
-    def read(cls, place: Path) -> "Finished":
-        """The run in `place/run`, tracked in `place`."""
-        last = checkpoint.load(place / "run")
-        best = checkpoint.load(place / "run" / checkpoint.BEST)
+    def read(cls, place: Path, run: str = "run") -> "Finished":
+        """The run in this directory below `place`, tracked in `place`."""
+        last = checkpoint.load(place / run)
+        best = checkpoint.load(place / run / checkpoint.BEST)
         series = read_metrics(read_closed(place, last.meta["aim_run"]))
         told = {key: last.meta[key] for key in ("steps", "frames", "episodes", "best", "evaluated_at", "config")}
         evaluations = [{**one, "minutes": None} for one in last.meta["evaluations"]]

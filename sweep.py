@@ -1,0 +1,230 @@
+"""Train every combination of settings with every seed, and compare them.
+
+    python sweep.py train_ppo.py --recipe quick --seeds 1-3 --name quick3
+    python sweep.py train.py --seeds 1-3 --grid tau=0.01,0.02 --name tau
+    python sweep.py --resume tau
+
+What is no flag of the sweep goes to the training script, for every trial. A
+trial is a run of that script in a directory of its own. Whatever ends early
+goes on where it was.
+"""
+
+import startup
+
+if __name__ == "__main__":
+    startup.begin()  # before the other imports, which open files and may fail
+
+import sys
+
+from sweep_options import SweepOptions, parsed_command_line
+
+if __name__ == "__main__":
+    parsed_command_line(
+        __doc__ or "", sys.argv[1:]
+    )  # a mistake is answered before the imports below, which take seconds
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from tqdm import tqdm
+
+import checkpoint
+from checkpoint import CheckpointError, error_line
+from comparison import Group
+from comparison_report import text_comparison, write_comparison
+from process import StopSignal, from_here, python_command, shell_command
+from run_history import from_directory
+from settings import SettingError, fail
+from sweep_local import run_here
+from sweep_plan import PLAN_FILE, Plan, Trial, chosen_trials, load_plan, make_plan, save_plan
+from sweep_resources import memory_of, share_machine, useful_cores
+from sweep_source import GivenTrials, TrialSource
+from sweep_trial import LOG_FILE, Result, is_over, read_result
+
+# Runs trials until each has ended, or a stop was asked for, and tells how each ended.
+RunTrials = Callable[[TrialSource, StopSignal], dict[str, Result]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs trials.
+
+    Attributes:
+        n_cores: cores for each trial.
+        words: what each trial has.
+        run: runs them.
+    """
+
+    n_cores: int
+    words: str
+    run: RunTrials
+
+
+def tell(line: str) -> None:
+    """Print a line, above those of the running trials."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def is_finished(directory: Path, trial: Trial) -> bool:
+    """Whether a trial was run to its end, now or earlier."""
+    result = read_result(directory / trial.name)
+    return result is not None and result.state == "finished"
+
+
+def source_of(plan: Plan, to_run: Sequence[Trial], directory: Path) -> TrialSource:
+    """Where the trials come from: the plan, or a search."""
+    if plan.search is None:
+        return GivenTrials(to_run)
+    from sweep_search import OptunaSearch  # a second, which other sweeps need not pay
+
+    return OptunaSearch(plan, directory)
+
+
+def groups_of(plan: Plan, directory: Path) -> list[Group]:
+    """The finished trials by their settings, in the order of the plan.
+
+    Raises:
+        CheckpointError: if one cannot be read.
+    """
+    runs: dict[str, list[Path]] = {}
+    for trial in plan.trials:
+        if is_finished(directory, trial):
+            runs.setdefault(trial.label, []).append(directory / trial.name)
+    groups = [Group(label, tuple(map(from_directory, paths))) for label, paths in runs.items()]
+    return groups if plan.search is None else sorted(groups, key=_best_validation, reverse=True)
+
+
+def _best_validation(group: Group) -> float:
+    return max((run.best.mean_return for run in group.runs if run.best is not None), default=-math.inf)
+
+
+def best_checkpoints(groups: Sequence[Group]) -> list[str]:
+    """For each setting the checkpoint with the best validation, and its score where it has one."""
+    lines = []
+    for group in groups:
+        validated = [run for run in group.runs if run.best is not None]
+        if validated:
+            run = max(validated, key=lambda one: one.best.mean_return if one.best is not None else 0.0)
+            assert run.best is not None
+            score = "" if run.score is None else f", score {run.score.mean:.1f}"
+            path = from_here(Path(run.name).resolve()) / checkpoint.BEST
+            lines.append(f"Best of {group.label}: {path} (validation {run.best.mean_return:.1f}{score})")
+    return lines
+
+
+def report(plan: Plan, directory: Path, results: Mapping[str, Result]) -> None:
+    """Print the tables, write the comparison, and name the trials that failed or are left."""
+    groups = groups_of(plan, directory)
+    if groups:
+        print(f"\n{text_comparison(groups)}\n")
+        print("\n".join(best_checkpoints(groups)))
+        print(f"Written: {', '.join(map(str, write_comparison(directory, groups)))}")
+    for trial in plan.trials:
+        result = results.get(trial.name)
+        if result is not None and result.state == "failed":
+            log = from_here((directory / trial.name / LOG_FILE).resolve())
+            print(f"Failed: {trial.name}: {result.reason} (log: {log})")
+    n_trials = len(plan.trials) if plan.search is None else plan.search.n_trials
+    n_over = sum(is_over(directory / trial.name) for trial in plan.trials)
+    if n_over < n_trials:
+        again = shell_command("sweep.py", "--resume", plan.name, *directory_flags(plan, directory))
+        print(f"{n_trials - n_over} of {n_trials} trials are not finished. Go on: {again}")
+    sys.stdout.flush()
+
+
+def directory_flags(plan: Plan, directory: Path) -> list[str]:
+    """The flag that says where the sweep is, unless that is where sweeps are by default."""
+    parent = str(directory).removesuffix(f"/{plan.name}")
+    return [] if parent == SweepOptions.__dataclass_fields__["directory"].default else ["--directory", parent]
+
+
+@contextmanager
+def here(plan: Plan, n_trials: int, directory: Path, options: SweepOptions) -> Iterator[Engine]:
+    """This machine, divided among the trials.
+
+    Raises:
+        SettingError: if more is asked of it than it has.
+    """
+    shares = share_machine(plan, n_trials, options)
+    n_cores = len(shares.each[0].cores)
+    yield Engine(n_cores, str(shares), partial(run_here, plan, directory, shares, tell))
+
+
+@contextmanager
+def on_cluster(plan: Plan, directory: Path, options: SweepOptions) -> Iterator[Engine]:
+    """A Ray cluster.
+
+    Raises:
+        SettingError: if there is none, or no Ray, or none of its nodes has the cores that are asked for.
+    """
+    assert options.address is not None
+    if find_spec("ray") is None:
+        raise SettingError(
+            f"--address needs Ray; install it: {python_command()} -m pip install -r requirements-ray.txt"
+        )
+    import sweep_ray
+
+    memory = memory_of(plan)
+    with sweep_ray.connected(options.address):
+        n_cores = sweep_ray.cores_of_a_trial(options.cores or plan.cores, useful_cores(plan))
+        words = sweep_ray.cluster_in_words(n_cores, memory)
+        run_trials = partial(sweep_ray.run_on_cluster, plan, directory, n_cores, memory, tell)
+        yield Engine(n_cores, words, run_trials)
+
+
+def run(argv: list[str]) -> int:
+    """The whole script, except for how it says what is wrong; the exit code.
+
+    Raises:
+        SettingError, CheckpointError: for what is wrong with the command line or with what it names.
+        OSError: if a file cannot be written.
+    """
+    given = parsed_command_line(__doc__ or "", argv)
+    options = SweepOptions(**given.sweep)
+    directory = options.path
+    plan = load_plan(directory) if given.script is None else make_plan(options, given)
+    if options.plan_only:
+        save_plan(plan, directory)
+        print(f"Written: {directory / PLAN_FILE}, {len(plan.trials)} trials", flush=True)
+        return 0
+    trials = chosen_trials(plan, options.only)
+    to_run = [trial for trial in trials if not is_over(directory / trial.name)]
+    n_to_run = len(to_run) if plan.search is None else plan.search.n_trials - len(trials) + len(to_run)
+    is_here = options.address is None
+    engine = here(plan, n_to_run, directory, options) if is_here else on_cluster(plan, directory, options)
+    with engine as machines:
+        if given.script is not None:
+            save_plan(replace(plan, cores=machines.n_cores), directory)
+        with StopSignal() as stop:
+            if n_to_run:
+                trials_in_words = f"{n_to_run} trial{'s' if n_to_run > 1 else ''} of {plan.script}"
+                tell(f"{plan.name}: {trials_in_words} to run in {directory}; {machines.words}")
+            results = machines.run(source_of(plan, to_run, directory), stop)
+    if options.only:
+        # The others of a job array may be at work.
+        n_finished = sum(is_finished(directory, trial) for trial in trials)
+        print(f"{n_finished} of {len(trials)} chosen trials are finished.", flush=True)
+    else:
+        report(load_plan(directory), directory, results)  # a search has added trials to the plan
+    if stop.received is not None:
+        return stop.exit_code
+    return int(any(result.state == "failed" for result in results.values()))
+
+
+def main() -> None:
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except (SettingError, CheckpointError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
+
+
+if __name__ == "__main__":
+    main()

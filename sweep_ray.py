@@ -1,0 +1,224 @@
+"""The trials of a sweep on a Ray cluster, whose nodes all reach the code and the sweep's directory under one path.
+
+Ray chooses the node, and starts a trial again elsewhere when its node is lost. The state of a trial is in its
+directory: Ray is handed no checkpoints.
+"""
+
+import os
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+
+import contextlib
+import logging
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+
+from process import StopSignal
+from progress_file import read_progress
+from settings import SettingError, shown
+from startup import one_line
+from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
+from sweep_plan import Plan, Trial, load_plan
+from sweep_source import TrialSource
+from sweep_trial import HERE, Result, Share, TrialRun
+
+# How often Ray starts a trial again because its node was lost. That is no failure of the trial.
+MAX_NODE_LOSSES = 100
+# Of a GPU. No trial takes a quarter of its memory, and several of them fill its time.
+GPU_FRACTION = 0.25
+# How long a trial waits for cores of its own, where the trial before it is still ending.
+LEASE_WAIT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
+# In a trial's directory: that it is to stop, and as what.
+STOP_FILE = "stop"
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at an address, or at "auto", the one of this machine.
+
+    Raises:
+        SettingError: if there is none.
+    """
+    _check_answers(address)
+    # Workers import this module, and with it the rest.
+    environment = {"env_vars": {"PYTHONPATH": str(HERE), "RAY_USAGE_STATS_ENABLED": "0"}}
+    try:
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Check that something listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        why = one_line(str(error))
+        raise SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one") from None
+
+
+def cores_of_a_trial(asked: int | None, n_useful: int) -> int:
+    """Cores for each trial: as many as are asked for, or else as help it and a node has.
+
+    Raises:
+        SettingError: if no node has as many as are asked for.
+    """
+    most = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    if asked is not None and asked > most:
+        raise SettingError(f"--cores {asked}: no node of the cluster has more than {most}; give fewer")
+    return asked or max(min(n_useful, most), 1)
+
+
+def cluster_in_words(n_cores: int, memory: int) -> str:
+    """What the cluster has, and what each trial has of it."""
+    has = ray.cluster_resources()
+    gpus = f" and {has['GPU']:.0f} GPUs" if has.get("GPU") else ""
+    each = f"each trial with {n_cores} core{'s' if n_cores > 1 else ''} and some {memory / 1e9:.1f} GB of memory"
+    return f"Ray with {has.get('CPU', 0):.0f} cores{gpus} on {len(ray.nodes())} nodes, {each}"
+
+
+def run_on_cluster(
+    plan: Plan,
+    directory: Path,
+    n_cores: int,
+    memory: int,
+    tell: Callable[[str], None],
+    source: TrialSource,
+    stop: StopSignal,
+) -> dict[str, Result]:
+    """Run trials on the connected cluster until there are no more, or a stop was asked for.
+
+    Args:
+        plan: the sweep.
+        directory: the sweep's directory.
+        n_cores: cores for each trial.
+        memory: bytes for each trial.
+        tell: shows a line to the user.
+        source: where the trials come from.
+        stop: whether a signal has asked for the end.
+
+    Returns:
+        How each trial ended that was begun, by its name.
+    """
+    directory = directory.resolve()
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0 and plan.options.get("device", "auto") != "cpu"
+    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if has_gpus else 0}
+    task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
+    running: dict[Any, TaskedTrial] = {}
+    results: dict[str, Result] = {}
+    while True:
+        # A node may have come since.
+        n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // n_cores, 1)
+        while len(running) < n_slots and stop.received is None and (trial := source.next()) is not None:
+            (directory / trial.name / STOP_FILE).unlink(missing_ok=True)
+            running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
+        if not running:
+            return results
+        done, _ = ray.wait(list(running), timeout=LOOK_INTERVAL_S)
+        for ref in done:
+            tasked = running.pop(ref)
+            result = results[tasked.trial.name] = _result_of(ref)
+            tasked.look(source)
+            source.ended(tasked.trial, result, tasked.progress)
+            tell(ending(tasked.trial.name, result, tasked.progress))
+        for tasked in running.values():
+            if stop.received is not None:
+                tasked.stop("stopped")
+            if tasked.look(source):
+                print(line_of(tasked.trial.name, tasked.progress), file=sys.stderr, flush=True)
+
+
+class TaskedTrial:
+    """A trial that Ray was given, as its directory shows it.
+
+    Args:
+        trial: the trial.
+        directory: its directory.
+    """
+
+    def __init__(self, trial: Trial, directory: Path) -> None:
+        self.trial = trial
+        self.directory = directory
+        self.progress = read_progress(directory)
+
+    def look(self, source: TrialSource) -> bool:
+        """Look at its progress, end it early where the source says so, and tell whether it was evaluated since."""
+        before, self.progress = self.progress, read_progress(self.directory)
+        if self.progress is None or (before is not None and len(self.progress.evaluations) == len(before.evaluations)):
+            return False
+        if self.progress.evaluations and source.is_hopeless(self.trial, self.progress):
+            self.stop("pruned")
+        return True
+
+    def stop(self, state: str) -> None:
+        """Have the task ask the trial for a clean stop, on whatever node it is."""
+        if self.directory.is_dir() and not (self.directory / STOP_FILE).exists():
+            (self.directory / STOP_FILE).write_text(state)
+
+
+def _result_of(ref: Any) -> Result:
+    try:
+        return Result(**ray.get(ref))
+    except ray.exceptions.RayError as error:
+        return Result("failed", 0, one_line(f"Ray: {str(error).splitlines()[0]}"))
+
+
+def _run_one(directory: Path, trial: Trial, n_cores: int) -> dict[str, Any]:
+    """A task: one trial, to its end on this node."""
+    stop_file = directory / trial.name / STOP_FILE
+    with leased_cores(n_cores) as cores:
+        run = TrialRun(load_plan(directory), trial, directory / trial.name, Share(cores))
+        is_stopping = False
+        while (result := run.poll()) is None:
+            if not is_stopping and stop_file.exists():
+                is_stopping = True
+                run.stop("pruned" if stop_file.read_text() == "pruned" else "stopped")
+            time.sleep(POLL_INTERVAL_S)
+    stop_file.unlink(missing_ok=True)
+    return asdict(result)
+
+
+@contextlib.contextmanager
+def leased_cores(n_cores: int) -> Iterator[tuple[int, ...]]:
+    """Cores of this machine that no other trial has: Ray counts cores, and does not say which.
+
+    Where too few are free, for a minute or for good, all cores are given.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    place = Path(tempfile.gettempdir()) / f"car-racing-cores-{os.getuid()}"
+    place.mkdir(exist_ok=True)
+    deadline = time.monotonic() + LEASE_WAIT_S
+    with contextlib.ExitStack() as held:
+        while True:
+            leased = []
+            with contextlib.ExitStack() as tried:
+                for core in cores:
+                    lock = FileLock(place / str(core), blocking=False)
+                    with contextlib.suppress(Timeout):
+                        tried.enter_context(lock)
+                        leased.append(core)
+                    if len(leased) == n_cores:
+                        held.push(tried.pop_all())
+                        break
+            if len(leased) == n_cores or n_cores >= len(cores) or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_INTERVAL_S)
+        yield tuple(leased) if len(leased) == n_cores else tuple(cores)

@@ -1,0 +1,110 @@
+"""Optuna chooses the settings of each trial from what the ones before it came to, and ends those that lag behind.
+
+Its study is a file in the sweep's directory, so that a resumed search knows all that it has learnt.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from progress_file import Progress
+from sweep_plan import Plan, Trial, add_trial, trial_of
+from sweep_space import Search
+from sweep_trial import Result, is_over
+
+STUDY_FILE = "study.journal"
+# So many trials run to their end before others are measured by them.
+N_STARTUP = 3
+
+
+class OptunaSearch:
+    """A `TrialSource` of the trials that Optuna asks for.
+
+    It maximises the best validation return. After each evaluation, a trial whose latest validation is below the median
+    of the earlier trials at the same evaluation is ended (`MedianPruner`).
+
+    Args:
+        plan: the sweep; it has a search.
+        directory: the sweep's directory.
+    """
+
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        assert plan.search is not None
+        self._search = plan.search
+        self._directory = directory
+        self._space = distributions_of(plan.search)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(
+            study_name=plan.name,
+            storage=JournalStorage(JournalFileBackend(str(directory / STUDY_FILE))),
+            # Trials that still run count as bad ones, or those that run at the same time would be alike.
+            sampler=TPESampler(seed=plan.search.seed, n_startup_trials=N_STARTUP, constant_liar=True),
+            pruner=MedianPruner(n_startup_trials=N_STARTUP),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        self._n_made = len(plan.trials)
+        self._running: dict[str, optuna.trial.Trial] = {}
+        self._n_reported: dict[str, int] = {}
+        self._unfinished = [trial for trial in plan.trials if not is_over(directory / trial.name)]
+        # The study remembers them as running; they are asked for once more.
+        for left in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.tell(left.number, state=TrialState.FAIL)
+
+    def next(self) -> Trial | None:
+        """The next trial: one that was left unfinished, or a new one."""
+        if self._unfinished:
+            trial = self._unfinished.pop(0)
+            self._study.enqueue_trial(trial.varied)
+            self._running[trial.name] = self._study.ask(self._space)
+            return trial
+        if self._n_made == self._search.n_trials:
+            return None
+        asked = self._study.ask(self._space)
+        self._n_made += 1
+        trial = trial_of(asked.params, f"t{self._n_made:03}", self._search.seed)
+        self._running[trial.name] = asked
+        add_trial(self._directory, trial)
+        return trial
+
+    def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
+        """Whether Optuna ends a trial early."""
+        self._report(trial, progress)
+        return self._running[trial.name].should_prune()
+
+    def ended(self, trial: Trial, result: Result, progress: Progress | None) -> None:
+        """Tell Optuna what a trial came to."""
+        if progress is not None:
+            self._report(trial, progress)
+        asked = self._running.pop(trial.name)
+        if result.state == "finished" and progress is not None and progress.evaluations:
+            self._study.tell(asked, max(one.mean_return for one in progress.evaluations))
+        elif result.state != "stopped":
+            self._study.tell(asked, state=TrialState.PRUNED if result.state == "pruned" else TrialState.FAIL)
+
+    def _report(self, trial: Trial, progress: Progress) -> None:
+        """Tell Optuna the validations that are new. They are numbered: steps may differ by a rollout."""
+        for number in range(self._n_reported.get(trial.name, 0), len(progress.evaluations)):
+            self._running[trial.name].report(progress.evaluations[number].mean_return, number)
+        self._n_reported[trial.name] = len(progress.evaluations)
+
+
+def distributions_of(search: Search) -> dict[str, BaseDistribution]:
+    """The space in Optuna's terms. A range between whole numbers holds whole numbers."""
+    return {name: _distribution_of(one) for name, one in search.space.items()}
+
+
+def _distribution_of(one: dict[str, Any]) -> BaseDistribution:
+    if "choices" in one:
+        return CategoricalDistribution(one["choices"])
+    low, high, is_log, step = one["low"], one["high"], one.get("log", False), one.get("step")
+    if all(type(number) is int for number in (low, high, 1 if step is None else step)):
+        return IntDistribution(low, high, log=is_log, step=1 if step is None else step)
+    return FloatDistribution(low, high, log=is_log, step=step)

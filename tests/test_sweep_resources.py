@@ -1,0 +1,80 @@
+"""How a machine is divided among the trials of a sweep."""
+
+import os
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+import sweep_resources
+from settings import SettingError
+from sweep_options import SweepOptions, parsed_command_line
+from sweep_plan import make_plan
+from sweep_resources import share_machine
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A function from cores, free memory, GPUs and a command line to what each trial at a time has."""
+
+    def share(n_cores, memory, *argv, n_gpus=0):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(n_cores)))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+        monkeypatch.setattr(sweep_resources, "memory_limit", lambda: 10**15)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+        given = parsed_command_line("", [*argv, "--name", "x"])
+        options = SweepOptions(**given.sweep)
+        plan = make_plan(options, given)
+        return share_machine(plan, len(plan.trials), options)
+
+    return share
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "argv", "cores"),
+    [
+        (2, ["train_ppo.py", "--seeds", "1-6"], [(0,), (1,)]),
+        (16, ["train_ppo.py", "--seeds", "1-3"], [tuple(range(5)), tuple(range(5, 10)), tuple(range(10, 15))]),
+        (16, ["train_ppo.py", "--n-envs", "2"], [(0, 1)]),
+        (16, ["train_ppo.py"], [tuple(range(8))]),
+        (16, ["train_ppo.py", "--recipe", "quick"], [tuple(range(16))]),
+        (3, ["train.py"], [(0,)]),
+        (3, ["train.py", "--seeds", "1-9"], [(0,), (1,), (2,)]),
+        (8, ["train.py", "--seeds", "1-9", "--at-once", "2"], [(0,), (1,)]),
+        (8, ["train.py", "--seeds", "1-9", "--cores", "3"], [(0, 1, 2), (3, 4, 5)]),
+    ],
+)
+def test_no_two_trials_share_a_core(shared, n_cores, argv, cores):
+    assert [share.cores for share in shared(n_cores, 100 * GIGABYTE, *argv).each] == cores
+
+
+def test_no_more_trials_start_than_memory_allows(shared):
+    plenty = shared(16, 100 * GIGABYTE, "train.py", "--seeds", "1-16")
+    assert len(plenty.each) == 16
+    assert len(shared(16, 3 * plenty.memory + 1, "train.py", "--seeds", "1-16").each) == 3
+    assert len(shared(16, 1, "train.py", "--seeds", "1-16").each) == 1
+
+
+def test_memory_follows_the_settings(shared):
+    small, large = (shared(2, GIGABYTE, "train.py", "--grid", f"replay_size=9000,{size}") for size in (10_000, 100_000))
+    assert large.memory - small.memory == pytest.approx(90_000 * 84 * 84, rel=0.01)
+
+
+def test_gpus_are_dealt_out_in_turn(shared):
+    shares = shared(8, 100 * GIGABYTE, "train.py", "--seeds", "1-5", n_gpus=2)
+    assert [share.gpu for share in shares.each] == [0, 1, 0, 1, 0]
+    assert shares.each[1].environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "on 2 GPUs" in str(shares)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["--cores", "5"], "--cores 5: this machine has 4"), (["--cores", "2", "--at-once", "3"], "--at-once 3 times")],
+)
+def test_more_than_there_is_is_refused(shared, argv, words):
+    with pytest.raises(SettingError, match=words):
+        shared(4, 100 * GIGABYTE, "train.py", "--seeds", "1-9", *argv)

@@ -1,0 +1,144 @@
+"""A trial of a sweep: begun, resumed, tried again and given up. The training scripts here are stand-ins."""
+
+import os
+import textwrap
+import time
+
+import pytest
+
+import checkpoint
+import sweep_trial
+from process import lock_directory
+from sweep_options import SweepOptions, parsed_command_line
+from sweep_plan import make_plan
+from sweep_trial import Result, Share, TrialRun, is_trained, read_result
+
+# What a stand-in needs to end like a training: its directory from the flags, and what a whole one leaves there.
+BEGIN = """
+import json, os, sys, time
+from pathlib import Path
+flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
+directory = Path(flags.get("checkpoint-dir") or flags["resume"])
+def save(steps):
+    meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps}
+    checkpoint.save_step(directory, steps, meta, {"flags": sys.argv[1:]})
+    progress = {"steps": steps, "total_steps": 100, "seconds_left": None, "evaluations": []}
+    (directory / "progress.json").write_text(json.dumps(progress))
+"""
+
+
+@pytest.fixture
+def trial_run(tmp_path, monkeypatch):
+    """A function from a stand-in's code, and flags of the sweep, to a trial of it."""
+    here = tmp_path / "scripts"
+    here.mkdir()
+    tie = sweep_trial.HERE / "end_with_parent.py"
+    (here / tie.name).symlink_to(tie)
+    root = f"import sys; sys.path.insert(0, {str(sweep_trial.HERE)!r}); import checkpoint\n"
+    monkeypatch.setattr(sweep_trial, "HERE", here)
+
+    def make(code, *flags):
+        (here / "train_ppo.py").write_text(root + BEGIN + textwrap.dedent(code))
+        given = parsed_command_line("", ["train_ppo.py", "--name", "x", "--seeds", "4", *flags])
+        plan = make_plan(SweepOptions(**given.sweep), given)
+        share = Share(tuple(sorted(os.sched_getaffinity(0)))[:1])
+        return TrialRun(plan, plan.trials[0], tmp_path / "trial", share)
+
+    return make
+
+
+def end_of(run, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        result = run.poll()
+        if result is not None:
+            return result
+        time.sleep(0.02)
+    raise AssertionError("it has not ended")
+
+
+def test_a_trial_is_trained_once(trial_run):
+    run = trial_run("save(100); print(os.sched_getaffinity(0), os.environ['OMP_NUM_THREADS'])")
+    assert end_of(run) == Result("finished", 1) == read_result(run.directory)
+    flags = checkpoint.load(run.directory).state["flags"]
+    assert flags == ["--seed=4", "--tags=x", "--run-name=x_s4", f"--checkpoint-dir={run.directory}"]
+    assert (run.directory / "log.txt").read_text() == f"{set(run.share.cores)} 1\n"
+    assert end_of(trial_run("1 / 0")) == Result("finished", 0)
+
+
+def test_what_ends_early_goes_on_from_its_checkpoint(trial_run):
+    run = trial_run(
+        "save(100 if 'resume' in flags else 50); os.kill(os.getpid(), 9) if 'resume' not in flags else None"
+    )
+    assert end_of(run) == Result("finished", 2)
+    assert checkpoint.load(run.directory).state["flags"] == ["--tags=x", f"--resume={run.directory}"]
+
+
+def test_what_left_a_best_only_begins_again(trial_run):
+    """`train.py` refuses to begin in a directory that holds a best, and could not go on from it."""
+    run = trial_run("assert not (directory / 'best').exists(); save(100)")
+    checkpoint.save(run.directory, checkpoint.BEST, {}, {})
+    assert end_of(run) == Result("finished", 1)
+
+
+def test_failures_are_bounded_and_named(trial_run):
+    run = trial_run("print('\\nSome words', file=sys.stderr); print('the reason\\n', file=sys.stderr); sys.exit(1)")
+    assert end_of(run) == Result("failed", 3, "the reason") == read_result(run.directory)
+    assert (run.directory / "log.txt").read_text().count("the reason") == 3
+
+
+def test_a_mistake_in_the_input_is_not_tried_again(trial_run):
+    run = trial_run("print('train_ppo.py: --x is wrong'); sys.exit(2)")
+    assert end_of(run) == Result("failed", 1, "train_ppo.py: --x is wrong")
+
+
+def test_a_stop_is_clean_and_is_no_failure(trial_run):
+    code = """
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: (save(50), sys.exit(143)))
+    (directory / "ready").touch()
+    time.sleep(60)
+    """
+    run = trial_run(code)
+    while run.poll() is None and not (run.directory / "ready").exists():
+        time.sleep(0.02)
+    run.stop()
+    assert end_of(run) == Result("stopped", 1)
+    assert checkpoint.load(run.directory).meta["steps"] == 50
+    assert read_result(run.directory) is None
+    assert end_of(run) == Result("stopped", 1)  # nothing begins any more
+
+
+def test_a_directory_that_another_holds_is_waited_for(trial_run, monkeypatch):
+    run = trial_run("save(100)")
+    with lock_directory(run.directory):
+        for _ in range(3):
+            assert run.poll() is None
+        assert run.attempts == 0
+    assert end_of(run).state == "finished"
+    monkeypatch.setattr(sweep_trial, "LOCK_WAIT_S", 0.1)
+    run = trial_run("save(100)")
+    with lock_directory(run.directory):
+        assert "is in use by another training" in end_of(run).reason
+
+
+def test_the_score_is_driven_once_after_the_training(trial_run):
+    run = trial_run("save(100)", "--score", "--no-aim")
+    scoring = """
+import sys
+flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
+assert flags["checkpoint"].endswith("/best") and "--no-aim" in sys.argv
+open(flags["json"], "w").write("{}")
+"""
+    (sweep_trial.HERE / "evaluate.py").write_text(scoring)
+    assert end_of(run) == Result("finished", 2)
+    assert (run.directory / "score.json").exists()
+
+
+def test_a_training_without_its_last_evaluation_is_not_at_its_end(trial_run):
+    run = trial_run("save(100)")
+    assert not is_trained(run.directory)
+    end_of(run)
+    assert is_trained(run.directory)
+    checkpoint.save_step(run.directory, 100, {"steps": 100, "evaluated_at": 50}, {})
+    assert not is_trained(run.directory)
