@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +31,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import checkpoint
 from aim_score import add_film, add_score, is_in_aim
@@ -42,6 +42,7 @@ from panel import drive_filmed
 from paths import path_from
 from policies import load_density, load_policy
 from process import describe_run, tell_passed_over
+from progress_bar import counted
 from run_history import SCORE_FILE, known_score
 from score_report import text_report, write_json
 from scoring import Actions, Score, drive
@@ -103,8 +104,9 @@ def film_tracks(
             for add_frame in films:
                 add_frame(frame)
 
-        for track in tqdm(tracks, desc="filming", unit="track"):
-            drive_filmed(policy, density, view, track, add_to_all, drive)
+        filmed = (drive_filmed(policy, density, view, track, add_to_all, drive) for track in tracks)
+        for _ in counted(filmed, "filming", len(tracks)):
+            pass
 
 
 def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> None:
@@ -119,15 +121,18 @@ def make_report(path: Path, options: EvaluateOptions, loaded: Sequence[Checkpoin
     policy, view = load_policy(loaded[0], options.actions)
     density = load_density(loaded[0])
     record_line = partial(record, keeps_pictures=False)
-    laps = []
+    tracks = tracks_to_show(scores[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".") as directory:
-        for track, title in tqdm(tracks_to_show(scores[0]).items(), desc="filming", unit="track"):
+
+        def shown_lap(track: int, title: str) -> ShownLap:
             film = Path(directory) / f"{track}.mp4"
             # Driven once more, as when it was scored.
             with new_film(film, SMALL) as add_frame:
                 trajectory = drive_filmed(policy, density, view, track, add_frame, record_line)
-            laps.append(ShownLap(title, trajectory, film.read_bytes()))
+            return ShownLap(title, trajectory, film.read_bytes())
+
+        laps = list(counted(starmap(shown_lap, tracks.items()), "filming", len(tracks)))
     write_report(path, loaded, scores, laps)
 
 

@@ -1,16 +1,40 @@
-"""The progress of a training on stderr: steps, time left, frames, speed, the latest return."""
+"""Progress on stderr: of a training its steps, time left, frames, speed and latest return; and of tracks driven."""
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self, TypeVar
 
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 # The speed is believed after so many seconds of it. Before that, the time left is not shown.
 MEASURE_S = 10.0
 # Between two lines where stderr is no terminal.
 LINE_INTERVAL_S = 30.0
+
+
+def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Hand on one item for each track, and show how many there have been.
+
+    Where stderr is no terminal, it is a plain line every half minute, and one at the end.
+
+    Args:
+        items: one for each track, once it is done.
+        what: what is done: "scoring".
+        total: how many there will be.
+    """
+    is_terminal = sys.stderr.isatty()
+    start = told = time.perf_counter()
+    with tqdm(items, what, total, unit="track", dynamic_ncols=True, disable=not is_terminal) as bar:
+        for number, item in enumerate(bar, 1):
+            now = time.perf_counter()
+            if not is_terminal and (now - told >= LINE_INTERVAL_S or number == total):
+                told = now
+                left = tqdm.format_interval((total - number) * (now - start) / number)
+                print(f"{what}: {number} of {total} track{'s' if total > 1 else ''}, {left} left", file=sys.stderr)
+            yield item
 
 
 class ProgressBar:

@@ -14,11 +14,11 @@ from multiprocessing import active_children, get_context, parent_process, resour
 from multiprocessing.connection import wait
 
 import torch
-from tqdm import tqdm
 
 from car_racing import ViewConfig
 from checkpoint import Checkpoint, error_line
 from policies import load_policy, policy_only
+from progress_bar import counted
 from scoring import Actions, Policy, Score, TrackResult, drive_stock
 from startup import STOP_SIGNALS, complain
 
@@ -45,8 +45,8 @@ def score_checkpoints(
     n_workers = min(len(os.sched_getaffinity(0)), len(jobs))
     # As one string of bytes, since multiprocessing would put each tensor into a file of its own in shared memory.
     pickled = pickle.dumps([policy_only(one) for one in loaded])
-    with _driven(jobs, n_workers, pickled, actions) as driven, tqdm(driven, "scoring", len(jobs), unit="track") as bar:
-        results = list(bar)
+    with _driven(jobs, n_workers, pickled, actions) as driven:
+        results = list(counted(driven, "scoring", len(jobs)))
     return [Score(results[first : first + len(tracks)]) for first in range(0, len(results), len(tracks))]
 
 

@@ -109,3 +109,41 @@ def test_a_resumed_training_measures_its_own_steps(clock, capsys):
         clock[0] += 20.0
         bar.update(900, None)
     assert "2 cores: 5 steps/s, 00:20 to go" in said(capsys)
+
+
+def driven(clock, n_tracks, seconds_each):
+    """What takes so long for each track."""
+    for track in range(n_tracks):
+        clock[0] += seconds_each
+        yield track
+
+
+def test_tracks_in_a_log_file_are_plain_lines(clock, capsys):
+    assert list(progress_bar.counted(driven(clock, 100, 1.0), "scoring", 100)) == list(range(100))
+    text = capsys.readouterr().err
+    assert "\r" not in text
+    assert text.splitlines() == [
+        "scoring: 30 of 100 tracks, 01:10 left",
+        "scoring: 60 of 100 tracks, 00:40 left",
+        "scoring: 90 of 100 tracks, 00:10 left",
+        "scoring: 100 of 100 tracks, 00:00 left",
+    ]
+    assert list(progress_bar.counted(driven(clock, 1, 1.0), "filming", 1)) == [0]
+    assert capsys.readouterr().err == "filming: 1 of 1 track, 00:00 left\n"
+
+
+def test_tracks_at_a_terminal_are_a_bar(clock, monkeypatch):
+    with at_a_terminal(monkeypatch) as stream:
+        list(progress_bar.counted(driven(clock, 3, 1.0), "scoring", 3))
+    assert "scoring: 100%" in stream.getvalue()
+    assert "scoring: 3 of 3" not in stream.getvalue()
+
+
+def test_programs_are_told_as_soon_as_the_speed_is_known_and_every_half_minute(clock):
+    reports = []
+    with ProgressBar(1000, 0, lambda steps: steps) as bar:
+        bar.report = lambda: reports.append((bar.steps, bar.seconds_left))
+        for step in range(0, 101, 5):
+            bar.update(step, None)
+            clock[0] += 5.0
+    assert reports == [(15, 985.0), (45, 955.0), (75, 925.0), (100, 945.0)]
