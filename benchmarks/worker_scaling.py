@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--n-envs", type=int, nargs="+", default=[8])
     args = parser.parse_args()
-    repeat = PPOConfig.__dataclass_fields__["action_repeat"].default
+    repeat = PPOConfig().action_repeat
     n_cores = len(os.sched_getaffinity(0))
     for n_envs in args.n_envs:
         counts = sorted({count for count in (0, 1, 3, 7, 15, 31, 63, n_cores - 1) if count < min(n_cores, n_envs)})
