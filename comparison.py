@@ -64,6 +64,18 @@ class Group:
         return mean_over_seeds([one.mean_return for one in best if one is not None]) if None not in best else None
 
     @property
+    def validation_laps(self) -> Estimate | None:
+        """Mean over the seeds of the laps finished in their best validations, in [0, 1]; None where a seed has none."""
+        best = [run.best for run in self.runs]
+        return mean_over_seeds([one.lap_finish_rate for one in best if one is not None]) if None not in best else None
+
+    @property
+    def minutes(self) -> Estimate | None:
+        """Mean over the seeds of the minutes up to their last validation; None where nobody counted those of a seed."""
+        minutes = [run.evaluations[-1].minutes if run.evaluations else None for run in self.runs]
+        return mean_over_seeds([one for one in minutes if one is not None]) if None not in minutes else None
+
+    @property
     def returns(self) -> NDArray[np.float64] | None:
         """float64 (n_seeds, n_tracks), returns on the scored tracks; None unless all seeds drove the same ones."""
         scores = [run.score for run in self.runs if run.score is not None]
@@ -210,12 +222,17 @@ def _interval_of_means(values: NDArray[np.float64]) -> tuple[NDArray[np.float64]
 def score_rows(groups: Sequence[Group]) -> list[list[str]]:
     """The table of means over the seeds, its header first."""
     counts = {run.n_validation_tracks for group in groups for run in group.runs if run.evaluations}
-    rows = [["", "seeds", "best validation", "score", "laps finished"]]
+    rows = [["", "seeds", "best validation", "laps in it", "score", "laps finished", "minutes"]]
     for group in groups:
-        laps = "-" if group.lap_finish_rate is None else group.lap_finish_rate.shown(lambda value: f"{value:.0%}")
         validation = _validation(group, says_tracks=len(counts) > 1)
-        rows.append([group.label, str(len(group.runs)), validation, _or_dash(group.score), laps])
+        laps = [_in_percent(rate) for rate in (group.validation_laps, group.lap_finish_rate)]
+        minutes = "-" if group.minutes is None else group.minutes.shown(lambda value: f"{value:.1f}")
+        rows.append([group.label, str(len(group.runs)), validation, laps[0], _or_dash(group.score), laps[1], minutes])
     return rows
+
+
+def _in_percent(rate: Estimate | None) -> str:
+    return "-" if rate is None else rate.shown(lambda value: f"{value:.0%}")
 
 
 def _validation(group: Group, says_tracks: bool) -> str:

@@ -121,7 +121,7 @@ def test_tables_without_a_figure_are_left_out():
     assert len(tables_of([scored])) == 2
     assert len(tables_of([trained])) == 1
     row = score_rows([trained])[1]
-    assert row == ["B", "1", "30.0", "-", "-"]
+    assert row == ["B", "1", "30.0", "50%", "-", "-", "1.0"]
 
 
 def test_a_seed_without_validation_leaves_the_group_without_one():
