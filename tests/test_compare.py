@@ -76,7 +76,7 @@ def rows_of(text):
 def test_a_pattern_with_a_label_is_a_setting(said):
     rows = rows_of(said("checkpoints/sac_*=SAC", "checkpoints/ppo_*=PPO"))
     assert rows[1] == ["SAC", "2", "807.0", "[802.0,", "812.0]", "50%", "-", "-", "1.0"]
-    assert rows[2] == ["PPO", "1", "702.0", "-", "-"]
+    assert rows[2] == ["PPO", "1", "702.0", "50%", "-", "-", "1.0"]
     assert ["SAC", "100", "steps,", "0.5", "min", "-", "-"] in rows
 
 
