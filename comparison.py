@@ -219,15 +219,21 @@ def _interval_of_means(values: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     return np.asarray(interval.low), np.asarray(interval.high)
 
 
-def score_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """The table of means over the seeds, its header first."""
+def validation_rows(groups: Sequence[Group]) -> list[list[str]]:
+    """The table of the best validations, its header first."""
     counts = {run.n_validation_tracks for group in groups for run in group.runs if run.evaluations}
-    rows = [["", "seeds", "best validation", "laps in it", "score", "laps finished", "minutes"]]
+    rows = [["", "seeds", "best validation", "laps in it", "minutes"]]
     for group in groups:
         validation = _validation(group, says_tracks=len(counts) > 1)
-        laps = [_in_percent(rate) for rate in (group.validation_laps, group.lap_finish_rate)]
-        minutes = "-" if group.minutes is None else group.minutes.shown(lambda value: f"{value:.1f}")
-        rows.append([group.label, str(len(group.runs)), validation, laps[0], _or_dash(group.score), laps[1], minutes])
+        minutes = "-" if group.minutes is None else f"{group.minutes.value:.1f}"
+        rows.append([group.label, str(len(group.runs)), validation, _in_percent(group.validation_laps), minutes])
+    return rows
+
+
+def score_rows(groups: Sequence[Group]) -> list[list[str]]:
+    """The table of the scores, its header first."""
+    rows = [["", "score", "laps finished"]]
+    rows += [[group.label, _or_dash(group.score), _in_percent(group.lap_finish_rate)] for group in groups]
     return rows
 
 
@@ -280,5 +286,6 @@ def _or_dash(estimate: Estimate | None) -> str:
 
 def tables_of(groups: Sequence[Group]) -> list[list[list[str]]]:
     """What there is to say of a comparison: tables of a header and a row for each setting, without empty ones."""
+    first = validation_rows(groups)
     tables = (score_rows(groups), robust_rows(groups), effort_rows(groups))
-    return [rows for rows in tables if any(cell != "-" for row in rows[1:] for cell in row[1:])]
+    return [first, *(rows for rows in tables if any(cell != "-" for row in rows[1:] for cell in row[1:]))]
