@@ -33,8 +33,13 @@ def check_output_file(path: Path, flag: str) -> None:
         raise SettingError(f"{flag} {path} is no regular file; name another")
 
 
-def check_charts(module: str, flag: str) -> None:
+def check_charts(module: str, flag: str, mend: str | None = None) -> None:
     """Import a module that draws charts, which few need, and which a user's settings of matplotlib can break.
+
+    Args:
+        module: the module.
+        flag: what needs it.
+        mend: what to do where it cannot be used; None for leaving out the flag.
 
     Raises:
         SettingError: if it cannot be used.
@@ -43,7 +48,7 @@ def check_charts(module: str, flag: str) -> None:
         importlib.import_module(module)
     except (ImportError, ValueError, OSError) as error:
         why = f"{type(error).__name__}: {one_line(str(error))}"
-        raise SettingError(f"{flag}: matplotlib cannot be used ({why}); leave {flag} out") from None
+        raise SettingError(f"{flag}: matplotlib cannot be used ({why}); {mend or f'leave {flag} out'}") from None
 
 
 @contextmanager

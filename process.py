@@ -43,29 +43,30 @@ def tell_passed_over(loaded: Checkpoint) -> None:
 
 
 @contextlib.contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
-    """Make a run's checkpoint directory and hold it for this process. However the process ends, the lock goes with it.
+def lock_directory(directory: Path, flag: str = "--checkpoint-dir", holder: str = "training") -> Iterator[None]:
+    """Make a run's directory and hold it for this process. However the process ends, the lock goes with it.
 
     What is locked is a file in the directory, since network file systems lock nothing but files that can be written to.
     Forked processes do not keep the lock.
 
+    Args:
+        directory: the run's directory, or a sweep's.
+        flag: the flag that names it, for messages.
+        holder: what else may hold it.
+
     Raises:
-        SettingError: if another training holds it, or it cannot be made.
+        SettingError: if another one holds it, or it cannot be made.
     """
     lock = FileLock(directory / LOCK_NAME, blocking=False, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise SettingError(
-            f"--checkpoint-dir {directory} is in use by another training; stop it or name another"
-        ) from None
+        raise SettingError(f"{flag} {directory} is in use by another {holder}; stop it or name another") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise SettingError(
-                f"--checkpoint-dir {directory} cannot be used ({error.strerror}); name another"
-            ) from None
-        complain(f"--checkpoint-dir {directory}: nothing can be locked there; start no other training in it")
+            raise SettingError(f"{flag} {directory} cannot be used ({error.strerror}); name another") from None
+        complain(f"{flag} {directory}: nothing can be locked there; start no other {holder} in it")
     try:
         yield
     finally:

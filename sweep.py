@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -37,9 +37,11 @@ import checkpoint
 from checkpoint import CheckpointError, error_line
 from comparison import Group
 from comparison_report import text_comparison, write_comparison
-from process import StopSignal, from_here, python_command, shell_command
-from run_history import from_directory
+from output_file import check_charts
+from process import StopSignal, from_here, lock_directory, python_command, shell_command
+from run_history import RunHistory, from_directory
 from settings import SettingError, fail
+from startup import complain
 from sweep_local import run_here
 from sweep_plan import PLAN_FILE, Plan, Trial, chosen_trials, load_plan, make_plan, save_plan
 from sweep_resources import memory_of, share_machine, useful_cores
@@ -87,16 +89,18 @@ def source_of(plan: Plan, to_run: Sequence[Trial], directory: Path) -> TrialSour
 
 
 def groups_of(plan: Plan, directory: Path) -> list[Group]:
-    """The finished trials by their settings, in the order of the plan.
+    """The finished trials by their settings, in the order of the plan; of a search, the best first.
 
-    Raises:
-        CheckpointError: if one cannot be read.
+    A trial that cannot be read is named, and left out.
     """
-    runs: dict[str, list[Path]] = {}
+    runs: dict[str, list[RunHistory]] = {}
     for trial in plan.trials:
         if is_finished(directory, trial):
-            runs.setdefault(trial.label, []).append(directory / trial.name)
-    groups = [Group(label, tuple(map(from_directory, paths))) for label, paths in runs.items()]
+            try:
+                runs.setdefault(trial.label, []).append(from_directory(directory / trial.name))
+            except CheckpointError as error:
+                complain(f"{trial.name} is not in the tables: {error}")
+    groups = [Group(label, tuple(found)) for label, found in runs.items() if found]
     return groups if plan.search is None else sorted(groups, key=_best_validation, reverse=True)
 
 
@@ -119,12 +123,15 @@ def best_checkpoints(groups: Sequence[Group]) -> list[str]:
 
 
 def report(plan: Plan, directory: Path, results: Mapping[str, Result]) -> None:
-    """Print the tables, write the comparison, and name the trials that failed or are left."""
+    """Print the tables, write the comparison, and name the trials that failed or are left.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
     groups = groups_of(plan, directory)
     if groups:
         print(f"\n{text_comparison(groups)}\n")
         print("\n".join(best_checkpoints(groups)))
-        print(f"Written: {', '.join(map(str, write_comparison(directory, groups)))}")
     for trial in plan.trials:
         result = results.get(trial.name)
         if result is not None and result.state == "failed":
@@ -136,6 +143,8 @@ def report(plan: Plan, directory: Path, results: Mapping[str, Result]) -> None:
         again = shell_command("sweep.py", "--resume", plan.name, *directory_flags(plan, directory))
         print(f"{n_trials - n_over} of {n_trials} trials are not finished. Go on: {again}")
     sys.stdout.flush()
+    if groups:
+        print(f"Written: {', '.join(map(str, write_comparison(directory, groups)))}", flush=True)
 
 
 def directory_flags(plan: Plan, directory: Path) -> list[str]:
@@ -152,8 +161,8 @@ def here(plan: Plan, n_trials: int, directory: Path, options: SweepOptions) -> I
         SettingError: if more is asked of it than it has.
     """
     shares = share_machine(plan, n_trials, options)
-    n_cores = len(shares.each[0].cores)
-    yield Engine(n_cores, str(shares), partial(run_here, plan, directory, shares, tell))
+    with shares.leased() as each:
+        yield Engine(shares.n_cores, str(shares), partial(run_here, plan, directory, each, tell))
 
 
 @contextmanager
@@ -172,10 +181,11 @@ def on_cluster(plan: Plan, directory: Path, options: SweepOptions) -> Iterator[E
 
     memory = memory_of(plan)
     with sweep_ray.connected(options.address):
-        n_cores = sweep_ray.cores_of_a_trial(options.cores or plan.cores, useful_cores(plan))
+        needs_gpu = plan.takes_gpu and sweep_ray.has_gpus()
+        asked = options.cores or plan.cores
+        n_cores = sweep_ray.cores_of_a_trial(asked, useful_cores(plan), memory, needs_gpu)
         words = sweep_ray.cluster_in_words(n_cores, memory)
-        run_trials = partial(sweep_ray.run_on_cluster, plan, directory, n_cores, memory, tell)
-        yield Engine(n_cores, words, run_trials)
+        yield Engine(n_cores, words, partial(sweep_ray.run_on_cluster, plan, directory, n_cores, memory, tell))
 
 
 def run(argv: list[str]) -> int:
@@ -187,6 +197,7 @@ def run(argv: list[str]) -> int:
     """
     given = parsed_command_line(__doc__ or "", argv)
     options = SweepOptions(**given.sweep)
+    check_charts("comparison_charts", "the sweep's curves", "mend matplotlib's settings")
     directory = options.path
     plan = load_plan(directory) if given.script is None else make_plan(options, given)
     if options.plan_only:
@@ -194,27 +205,29 @@ def run(argv: list[str]) -> int:
         print(f"Written: {directory / PLAN_FILE}, {len(plan.trials)} trials", flush=True)
         return 0
     trials = chosen_trials(plan, options.only)
+    # The jobs of an array are at work in the same directory.
+    lock = nullcontext() if options.only else lock_directory(directory, "--directory", "sweep")
     to_run = [trial for trial in trials if not is_over(directory / trial.name)]
     n_to_run = len(to_run) if plan.search is None else plan.search.n_trials - len(trials) + len(to_run)
-    is_here = options.address is None
-    engine = here(plan, n_to_run, directory, options) if is_here else on_cluster(plan, directory, options)
-    with engine as machines:
-        if given.script is not None:
-            save_plan(replace(plan, cores=machines.n_cores), directory)
-        with StopSignal() as stop:
-            if n_to_run:
-                trials_in_words = f"{n_to_run} trial{'s' if n_to_run > 1 else ''} of {plan.script}"
-                tell(f"{plan.name}: {trials_in_words} to run in {directory}; {machines.words}")
+    results: dict[str, Result] = {}
+    stop_code = 0
+    if n_to_run:
+        is_here = options.address is None
+        engine = here(plan, n_to_run, directory, options) if is_here else on_cluster(plan, directory, options)
+        # The signals last: Ray has its own way with them once it is connected.
+        with engine as machines, lock, StopSignal() as stop:
+            if given.script is not None:
+                save_plan(replace(plan, cores=machines.n_cores), directory)
+            trials_in_words = f"{n_to_run} trial{'s' if n_to_run > 1 else ''} of {plan.script}"
+            tell(f"{plan.name}: {trials_in_words} to run in {directory}; {machines.words}")
             results = machines.run(source_of(plan, to_run, directory), stop)
+            stop_code = stop.exit_code
     if options.only:
-        # The others of a job array may be at work.
         n_finished = sum(is_finished(directory, trial) for trial in trials)
         print(f"{n_finished} of {len(trials)} chosen trials are finished.", flush=True)
     else:
         report(load_plan(directory), directory, results)  # a search has added trials to the plan
-    if stop.received is not None:
-        return stop.exit_code
-    return int(any(result.state == "failed" for result in results.values()))
+    return stop_code or int(any(result.state == "failed" for result in results.values()))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,9 +10,8 @@ from tqdm import tqdm
 from process import StopSignal
 from progress_file import Progress, read_progress
 from sweep_plan import Plan
-from sweep_resources import Shares
 from sweep_source import TrialSource
-from sweep_trial import Result, TrialRun
+from sweep_trial import Result, Share, TrialRun
 
 POLL_INTERVAL_S = 0.3
 # Between two looks at a trial's progress.
@@ -22,7 +21,7 @@ LOOK_INTERVAL_S = 2.0
 def run_here(
     plan: Plan,
     directory: Path,
-    shares: Shares,
+    shares: Sequence[Share],
     tell: Callable[[str], None],
     source: TrialSource,
     stop: StopSignal,
@@ -32,7 +31,7 @@ def run_here(
     Args:
         plan: the sweep.
         directory: the sweep's directory.
-        shares: how the machine is divided.
+        shares: what each of the trials has that run at a time.
         tell: shows a line to the user.
         source: where the trials come from.
         stop: whether a signal has asked for the end.
@@ -43,13 +42,13 @@ def run_here(
     results: dict[str, Result] = {}
     running: dict[int, WatchedTrial] = {}
     has_stopped = False
-    with TrialLines(len(shares.each)) as lines:
+    with TrialLines(len(shares)) as lines:
         while True:
             if stop.received is not None and not has_stopped:
                 has_stopped = True
                 for watched in running.values():
                     watched.run.stop()
-            for slot, share in enumerate(shares.each):
+            for slot, share in enumerate(shares):
                 if slot not in running and not has_stopped and (trial := source.next()) is not None:
                     running[slot] = WatchedTrial(TrialRun(plan, trial, directory / trial.name, share))
             if not running:
@@ -60,6 +59,7 @@ def run_here(
                 if result is not None:
                     results[watched.run.trial.name] = result
                     del running[slot]
+                    lines.clear(slot)
                     tell(ending(watched.run.trial.name, result, watched.progress))
             time.sleep(POLL_INTERVAL_S)
 
@@ -107,7 +107,7 @@ def line_of(name: str, progress: Progress | None) -> str:
         return f"{name}: starting"
     left = "" if progress.seconds_left is None else f", {tqdm.format_interval(progress.seconds_left)} left"
     done = progress.steps / max(progress.total_steps, 1)
-    return f"{name}: {done:.0%} of {progress.total_steps:,} steps, {validation_in_words(progress)}{left}"
+    return f"{name}: {done:.0%}{left}, {validation_in_words(progress)}"
 
 
 def validation_in_words(progress: Progress) -> str:
@@ -142,6 +142,10 @@ class TrialLines:
             self._bars[slot].set_description_str(line)
             if not self._is_terminal:
                 print(line, file=sys.stderr, flush=True)
+
+    def clear(self, slot: int) -> None:
+        """Take away the line of a trial that has ended."""
+        self._bars[slot].set_description_str("")
 
     def __enter__(self) -> "TrialLines":
         return self

@@ -1,5 +1,7 @@
 """What `sweep.py` can be asked for. It imports nothing heavy, so that a wrong flag is answered at once."""
 
+import dataclasses
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from settings import (
 
 # The settings of each training script.
 SCRIPTS: dict[str, type] = {"train.py": SACConfig, "train_ppo.py": PPOConfig}
+DEFAULT_RETRIES = 2
+# Its trials' names begin with it.
+MAX_NAME = 60
 # What the sweep itself says of each trial.
 SWEPT = ("seed", "run_name", "checkpoint_dir", "resume")
 
@@ -65,14 +70,16 @@ class SweepOptions:
     )
     cores: int | None = setting(None, "cores for each trial [as many as leave all trials running]", minimum=1)
     at_once: int | None = setting(None, "trials at a time [as many as cores and memory allow]", minimum=1)
-    retries: int = setting(2, "how often a trial that failed goes on before it is given up", minimum=0)
+    retries: int = setting(DEFAULT_RETRIES, "how often a trial that failed goes on before it is given up", minimum=0)
 
     def __post_init__(self) -> None:
         check_settings(self)
         if (self.name is None) == (self.resume is None):
             raise SettingError("a sweep is begun with --name or resumed with --resume; give one of them")
-        if self.resume is not None and (self.grid or self.seeds != (1,)):
-            raise SettingError("--resume goes on with the sweep's own trials; leave out --grid and --seeds")
+        if self.resume is not None and (
+            self.grid or self.seeds != (1,) or self.search is not None or self.retries != 2
+        ):
+            raise SettingError("--resume goes on with the sweep's own trials; leave out what says which they are")
         if (self.search is None) != (self.space is None):
             raise SettingError("--search says how many trials, and --space from which settings; give both or neither")
         if self.search is not None and (self.grid or len(self.seeds) > 1 or self.plan_only):
@@ -81,8 +88,10 @@ class SweepOptions:
             )
         if self.only and self.resume is None:
             raise SettingError("--only takes trials of a sweep that is there; give --resume, too")
-        if self.plan_only and self.name is None:
-            raise SettingError("--plan-only writes the plan of a new sweep; give --name")
+        if self.plan_only and (self.name is None or self.cores is None):
+            raise SettingError("--plan-only writes the plan of a new sweep; give --name, and --cores for each trial")
+        if self.name is not None and len(self.name) > MAX_NAME:
+            raise SettingError(f"--name is {len(self.name)} characters long; {MAX_NAME} are the most")
         if self.address is not None and self.at_once is not None:
             raise SettingError("--at-once is for one machine; on a cluster Ray runs as many as it has cores for")
         if len(set(self.seeds)) < len(self.seeds):
@@ -129,6 +138,8 @@ def parsed_command_line(description: str, argv: list[str]) -> CommandLine:
         if others:
             parser.error(f"unrecognized arguments: {shown(' '.join(others))}; a resumed sweep keeps its trials' flags")
         return CommandLine(sweep, None, {}, {}, {})
+    if "resume" in sweep:
+        fail(f"--resume goes on with the sweep's own script; leave out {shown(script)} and its flags")
     if script not in SCRIPTS:
         fail(f"{shown(script)} is no script that can be swept; name {' or '.join(SCRIPTS)}")
     scripts_parser = parser_of("", (SCRIPTS[script], RunOptions))
@@ -154,16 +165,25 @@ def _varied(script: str, entry: str) -> tuple[str, tuple[Any, ...]]:
         fail(f"--grid {shown(entry)} is not of the form NAME=VALUE,VALUE; write it like learning_rate=2.5e-4,5e-4")
     if name in SWEPT:
         fail(f"--grid {shown(entry)}: {name} is given to each trial by the sweep; --seeds says which seeds")
-    classes = (SCRIPTS[script], RunOptions)
-    values = []
-    for value in text.split(","):
-        flag = flag_of(name)
-        words = [f"{flag}={value}"]
-        if value in ("true", "false"):
-            words = [flag if value == "true" else flag.replace("--", "--no-", 1)]
-        given = parser_of("", classes).parse_args(words)
-        found = {**explicit_flags(classes[0], given), **explicit_flags(classes[1], given)}
-        values.append(found[name])
+    if name == "recipe":
+        values: list[Any] = text.split(",")
+    else:
+        values = [_value_of(SCRIPTS[script], name, value) for value in text.split(",")]
     if len(set(values)) < len(values):
         fail(f"--grid {shown(entry)} names a value twice; name each once")
     return name, tuple(values)
+
+
+def _value_of(config_class: type, name: str, text: str) -> Any:
+    """A setting's value, as its flag would be read; a mistake in it ends the process."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        mend = f"did you mean {close[0]}?" if close else "--help of the script lists the settings"
+        fail(f"--grid: there is no setting {shown(name)}; {mend}")
+    flag = flag_of(name)
+    is_switch = isinstance(config_class.__dataclass_fields__[name].default, bool)  # type: ignore[attr-defined]
+    if is_switch and text not in ("true", "false"):
+        fail(f"--grid {name}={shown(text)}: it is on or off; give true or false")
+    word = f"{flag}={text}" if not is_switch else flag if text == "true" else flag.replace("--", "--no-", 1)
+    return explicit_flags(config_class, parser_of("", (config_class,)).parse_args([word]))[name]

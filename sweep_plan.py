@@ -17,11 +17,14 @@ import recipe as recipes
 from output_file import replacing
 from paths import path_from
 from process import describe_run
-from run_settings import RunOptions
+from run_settings import RECIPE_OPTIONS, RunOptions
 from settings import SettingError, as_flags, shown
+from startup import one_line
 from sweep_options import SCRIPTS, CommandLine, SweepOptions
-from sweep_space import Search, ends_of, read_space
+from sweep_space import Search, check_space, ends_of, read_space
 
+# The agent of each script, and its setting that says how many steps to train for.
+AGENTS = {"train.py": ("sac", "total_steps"), "train_ppo.py": ("ppo", "total_timesteps")}
 PLAN_FILE = "sweep.json"
 FORMAT_VERSION = 1
 NO_NAME = re.compile(r"[^\w.+-]+")
@@ -78,13 +81,19 @@ class Plan:
         return bool(self.options.get("score", False))
 
     @property
+    def takes_gpu(self) -> bool:
+        """Whether its trials learn on a GPU where there is one."""
+        return str(self.options.get("device", "auto")) != "cpu"
+
+    @property
     def examples(self) -> tuple[Trial, ...]:
-        """Its trials; of a search, the ones at both ends of its space."""
+        """Its trials; of a search, one for each end of a range and each choice."""
         if self.search is None:
             return self.trials
-        space = self.search.space
-        ends = [{name: ends_of(one)[at] for name, one in space.items()} for at in (0, -1)]
-        return tuple(trial_of(varied, "end", self.search.seed) for varied in ends)
+        ends = {name: ends_of(one) for name, one in self.search.space.items()}
+        first = {name: values[0] for name, values in ends.items()}
+        varied = [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
+        return tuple(trial_of(one, "end", self.search.seed) for one in varied)
 
     def config_of(self, trial: Trial) -> Any:
         """A trial's settings; of a recipe with stages, those that hold in all of them.
@@ -93,10 +102,24 @@ class Plan:
             SettingError: if one is out of its range, two do not go together, or there is no such recipe.
         """
         names = SCRIPTS[self.script].__dataclass_fields__  # type: ignore[attr-defined]
-        recipe = self.options_of(trial).get("recipe")
-        of_recipe = {} if recipe is None else _fields(recipes.read(recipe).settings)
+        of_recipe = self._recipe_settings(self.options_of(trial).get("recipe"))
         given = {**of_recipe, **self.settings, **trial.varied, "seed": trial.seed}
         return SCRIPTS[self.script](**{name: value for name, value in given.items() if name in names})
+
+    def _recipe_settings(self, name_or_path: str | None) -> dict[str, Any]:
+        """A recipe's settings that hold in all its stages.
+
+        Raises:
+            SettingError: if there is no such recipe, it is another agent's, or it names what is no setting.
+        """
+        if name_or_path is None:
+            return {}
+        recipe, agent, total = recipes.read(name_or_path), *AGENTS[self.script]
+        if recipe.agent != agent:
+            raise SettingError(f"--recipe {recipe.name} is for a {recipe.agent!r} agent, not for {self.script}")
+        names = SCRIPTS[self.script].__dataclass_fields__  # type: ignore[attr-defined]
+        recipes.check_keys(recipe, [*names, *RECIPE_OPTIONS], total)
+        return _fields(recipe.settings)
 
     def options_of(self, trial: Trial) -> dict[str, Any]:
         """The options of a trial's run that the sweep does not choose itself."""
@@ -136,7 +159,7 @@ def make_plan(options: SweepOptions, given: CommandLine) -> Plan:
         name=options.name,
         script=given.script,
         settings=given.settings,
-        options=given.options,
+        options=_with_whole_path(given.options),
         trials=() if options.space is not None else tuple(_combinations(options, given)),
         retries=options.retries,
         cores=options.cores,
@@ -159,7 +182,14 @@ def _combinations(options: SweepOptions, given: CommandLine) -> Iterator[Trial]:
             # Two settings may come to the same name, such as recipes of the same name in two folders.
             name = next(name for name in _with_numbers(seeded) if name not in names)
             names.add(name)
-            yield Trial(name, label, varied, seed)
+            yield Trial(name, label, _with_whole_path(varied), seed)
+
+
+def _with_whole_path(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with a recipe's file under its whole path: a sweep may be resumed from another directory."""
+    if "recipe" not in values or not Path(values["recipe"]).is_file():
+        return dict(values)
+    return {**values, "recipe": str(Path(values["recipe"]).resolve())}
 
 
 def _with_numbers(name: str) -> Iterator[str]:
@@ -248,13 +278,16 @@ def load_plan(directory: Path) -> Plan:
             raise ValueError(f"its version is {shown(plain['format_version'])}, not {FORMAT_VERSION}")
         trials = tuple(_trial_from(one) for one in plain["trials"])
         settings, options = _fields(plain["settings"]), _fields(plain["options"])
-        search = None if plain["search"] is None else Search(**plain["search"])
+        search = None if plain["search"] is None else _search_from(plain["search"])
+        if plain["script"] not in SCRIPTS:
+            raise ValueError(f"{shown(plain['script'])} is no script that can be swept")
         name, begun_in, cores = str(plain["name"]), str(plain["begun_in"]), plain["cores"]
         if cores is not None and (type(cores) is not int or cores < 1):
             raise ValueError(f"{shown(cores)} is no number of cores")
         plan = Plan(name, plain["script"], settings, options, trials, int(plain["retries"]), cores, begun_in, search)
-        _check(plan)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if len({trial.name for trial in trials}) < len(trials):
+            raise ValueError("two trials have one name")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise SettingError(f"--resume: {file} is no plan of a sweep ({type(error).__name__}: {error})") from None
     return plan
 
@@ -263,7 +296,12 @@ def _trial_from(plain: Mapping[str, Any]) -> Trial:
     name = str(plain["name"])
     if NO_NAME.search(name) or name in ("", ".", ".."):  # it names a directory
         raise ValueError(f"{shown(name)} is no name of a trial")
-    return Trial(name, str(plain["label"]), _fields(plain["varied"]), plain["seed"])
+    return Trial(name, one_line(str(plain["label"])), _fields(plain["varied"]), int(plain["seed"]))
+
+
+def _search_from(plain: Mapping[str, Any]) -> Search:
+    check_space(plain["space"], "its space")
+    return Search(int(plain["n_trials"]), plain["space"], int(plain["seed"]))
 
 
 def _fields(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,4 +323,7 @@ def chosen_trials(plan: Plan, only: Sequence[str]) -> tuple[Trial, ...]:
                 f"--only {shown(name)}: there is no such trial; name one of {', '.join(by_name)}, "
                 f"or its number from 1 to {len(plan.trials)}"
             )
-    return tuple(by_name.get(name) or by_number[name] for name in only) or plan.trials
+    if only and plan.search is not None:
+        raise SettingError("--only takes trials of a sweep whose trials are all known, and this is a search")
+    chosen = dict.fromkeys((by_name.get(name) or by_number[name]).name for name in only)
+    return tuple(by_name[name] for name in chosen) or plan.trials

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
 
+from core_leases import leased_cores
+from output_file import replacing
 from process import StopSignal
 from progress_file import read_progress
 from settings import SettingError, shown
@@ -29,7 +29,7 @@ from startup import one_line
 from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
 from sweep_plan import Plan, Trial, load_plan
 from sweep_source import TrialSource
-from sweep_trial import HERE, Result, Share, TrialRun
+from sweep_trial import HERE, LOG_FILE, Result, Share, TrialRun
 
 # How often Ray starts a trial again because its node was lost. That is no failure of the trial.
 MAX_NODE_LOSSES = 100
@@ -75,16 +75,27 @@ def _check_answers(address: str) -> None:
         raise SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one") from None
 
 
-def cores_of_a_trial(asked: int | None, n_useful: int) -> int:
+def cores_of_a_trial(asked: int | None, n_useful: int, memory: int, needs_gpu: bool) -> int:
     """Cores for each trial: as many as are asked for, or else as help it and a node has.
 
     Raises:
-        SettingError: if no node has as many as are asked for.
+        SettingError: if no node has them together with the memory and the GPU: the trials would wait for ever.
     """
-    most = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-    if asked is not None and asked > most:
-        raise SettingError(f"--cores {asked}: no node of the cluster has more than {most}; give fewer")
-    return asked or max(min(n_useful, most), 1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [one for one in nodes if one.get("memory", 0) >= memory and (one.get("GPU", 0) > 0 or not needs_gpu)]
+    most = max((int(one.get("CPU", 0)) for one in fitting), default=0)
+    if most < (asked or 1):
+        gpu = " and a GPU" if needs_gpu else ""
+        raise SettingError(
+            f"--address: no node of the cluster has {asked or 1} cores with {memory / 1e9:.1f} GB of memory{gpu}; "
+            f"the most cores of one that has the rest are {most}"
+        )
+    return asked or min(n_useful, most)
+
+
+def has_gpus() -> bool:
+    """Whether a node of the cluster has a GPU."""
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def cluster_in_words(n_cores: int, memory: int) -> str:
@@ -119,10 +130,10 @@ def run_on_cluster(
         How each trial ended that was begun, by its name.
     """
     directory = directory.resolve()
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0 and plan.options.get("device", "auto") != "cpu"
-    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if has_gpus else 0}
+    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if has_gpus() and plan.takes_gpu else 0}
     task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
     running: dict[Any, TaskedTrial] = {}
+    has_stopped = False
     results: dict[str, Result] = {}
     while True:
         # A node may have come since.
@@ -132,6 +143,11 @@ def run_on_cluster(
             running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
         if not running:
             return results
+        if stop.received is not None and not has_stopped:
+            has_stopped = True
+            for ref, tasked in running.items():
+                if not (tasked.directory / LOG_FILE).exists():
+                    ray.cancel(ref)  # no node has room for it yet
         done, _ = ray.wait(list(running), timeout=LOOK_INTERVAL_S)
         for ref in done:
             tasked = running.pop(ref)
@@ -141,7 +157,7 @@ def run_on_cluster(
             tell(ending(tasked.trial.name, result, tasked.progress))
         for tasked in running.values():
             if stop.received is not None:
-                tasked.stop("stopped")
+                tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
             if tasked.look(source):
                 print(line_of(tasked.trial.name, tasked.progress), file=sys.stderr, flush=True)
 
@@ -171,20 +187,24 @@ class TaskedTrial:
     def stop(self, state: str) -> None:
         """Have the task ask the trial for a clean stop, on whatever node it is."""
         if self.directory.is_dir() and not (self.directory / STOP_FILE).exists():
-            (self.directory / STOP_FILE).write_text(state)
+            with replacing(self.directory / STOP_FILE) as new_path:
+                new_path.write_text(state, encoding="utf-8")
 
 
 def _result_of(ref: Any) -> Result:
     try:
         return Result(**ray.get(ref))
+    except ray.exceptions.TaskCancelledError:
+        return Result("stopped", 0)
     except ray.exceptions.RayError as error:
-        return Result("failed", 0, one_line(f"Ray: {str(error).splitlines()[0]}"))
+        words = [line for line in str(error).splitlines() if line.strip()]
+        return Result("failed", 1, one_line(f"Ray: {words[-1] if words else type(error).__name__}"))
 
 
 def _run_one(directory: Path, trial: Trial, n_cores: int) -> dict[str, Any]:
     """A task: one trial, to its end on this node."""
     stop_file = directory / trial.name / STOP_FILE
-    with leased_cores(n_cores) as cores:
+    with leased_cores(n_cores, LEASE_WAIT_S) as cores:
         run = TrialRun(load_plan(directory), trial, directory / trial.name, Share(cores))
         is_stopping = False
         while (result := run.poll()) is None:
@@ -194,31 +214,3 @@ def _run_one(directory: Path, trial: Trial, n_cores: int) -> dict[str, Any]:
             time.sleep(POLL_INTERVAL_S)
     stop_file.unlink(missing_ok=True)
     return asdict(result)
-
-
-@contextlib.contextmanager
-def leased_cores(n_cores: int) -> Iterator[tuple[int, ...]]:
-    """Cores of this machine that no other trial has: Ray counts cores, and does not say which.
-
-    Where too few are free, for a minute or for good, all cores are given.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    place = Path(tempfile.gettempdir()) / f"car-racing-cores-{os.getuid()}"
-    place.mkdir(exist_ok=True)
-    deadline = time.monotonic() + LEASE_WAIT_S
-    with contextlib.ExitStack() as held:
-        while True:
-            leased = []
-            with contextlib.ExitStack() as tried:
-                for core in cores:
-                    lock = FileLock(place / str(core), blocking=False)
-                    with contextlib.suppress(Timeout):
-                        tried.enter_context(lock)
-                        leased.append(core)
-                    if len(leased) == n_cores:
-                        held.push(tried.pop_all())
-                        break
-            if len(leased) == n_cores or n_cores >= len(cores) or time.monotonic() > deadline:
-                break
-            time.sleep(POLL_INTERVAL_S)
-        yield tuple(leased) if len(leased) == n_cores else tuple(cores)

@@ -1,7 +1,8 @@
 """What each trial of a sweep has of a machine: cores, memory, a GPU; and how many run at a time."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import ppo
 import sac_drq
+from core_leases import leased_cores
 from process import memory_limit
 from settings import SettingError
 from sweep_options import SweepOptions
@@ -18,8 +20,8 @@ from sweep_trial import Share
 
 # Another core helps SAC little: its update is small, and its one environment steps between two of them.
 SAC_CORES = 1
-# Python, torch, Aim and the evaluation, beside what the settings say (`benchmarks/footprint.py`).
-BASE_BYTES = 800_000_000
+# Python, torch, Aim, the evaluation and environment workers, beside what the settings say (`benchmarks/footprint.py`).
+BASE_BYTES = 1_000_000_000
 MIN_MEMORY: dict[str, Callable[[Any], int]] = {"train.py": sac_drq.min_memory, "train_ppo.py": ppo.min_memory}
 
 
@@ -28,21 +30,32 @@ class Shares:
     """How a machine is divided.
 
     Attributes:
-        each: what each of the trials that run at a time has.
-        memory: bytes that a trial takes at most, by what is known of it.
+        n_slots: how many trials run at a time.
+        n_cores: cores for each.
+        memory: bytes that each takes at most, by what is known of it.
+        gpus: the GPUs that are dealt out in turn; empty without one.
     """
 
-    each: tuple[Share, ...]
+    n_slots: int
+    n_cores: int
     memory: int
+    gpus: tuple[str, ...]
 
     def __str__(self) -> str:
-        cores = len(self.each[0].cores)
-        gpus = {share.gpu for share in self.each} - {None}
-        on_gpu = f", on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else ""
+        on_gpu = f", on {len(self.gpus)} GPU{'s' if len(self.gpus) > 1 else ''}" if self.gpus else ""
         return (
-            f"{len(self.each)} at a time, each with {cores} core{'s' if cores > 1 else ''} and some "
+            f"{self.n_slots} at a time, each with {self.n_cores} core{'s' if self.n_cores > 1 else ''} and some "
             f"{self.memory / 1e9:.1f} GB of memory{on_gpu}"
         )
+
+    @contextmanager
+    def leased(self) -> Iterator[tuple[Share, ...]]:
+        """What each of the trials has that run at a time, for as long as this is entered."""
+        with ExitStack() as held:
+            cores = [held.enter_context(leased_cores(self.n_cores, wait_s=0.0)) for _ in range(self.n_slots)]
+            yield tuple(
+                Share(mine, self.gpus[slot % len(self.gpus)] if self.gpus else None) for slot, mine in enumerate(cores)
+            )
 
 
 def memory_of(plan: Plan) -> int:
@@ -73,12 +86,13 @@ def share_machine(plan: Plan, n_trials: int, options: SweepOptions) -> Shares:
             "give less of one"
         )
     fitting = max(min(psutil.virtual_memory().available, memory_limit()) // memory, 1)
-    n_slots = min(n_wanted, max(n_trials, 1), len(cores) // each, options.at_once or fitting)
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Shares(
-        tuple(
-            Share(tuple(cores[slot * each : (slot + 1) * each]), slot % n_gpus if n_gpus else None)
-            for slot in range(n_slots)
-        ),
-        memory,
-    )
+    n_slots = min(n_wanted, max(n_trials, 1), len(cores) // each, options.at_once or int(fitting))
+    return Shares(n_slots, each, memory, _gpus() if plan.takes_gpu else ())
+
+
+def _gpus() -> tuple[str, ...]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    if not torch.cuda.is_available():
+        return ()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named or map(str, range(torch.cuda.device_count())))

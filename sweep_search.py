@@ -1,6 +1,7 @@
 """Optuna chooses the settings of each trial from what the ones before it came to, and ends those that lag behind.
 
-Its study is a file in the sweep's directory, so that a resumed search knows all that it has learnt.
+Its study is made anew from the trials' directories whenever a search is begun or resumed: they are all that a search
+has learnt, and nothing else can be lost.
 """
 
 from pathlib import Path
@@ -10,29 +11,30 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from progress_file import Progress
-from sweep_plan import Plan, Trial, add_trial, trial_of
+from progress_file import Progress, read_progress
+from settings import SettingError
+from sweep_plan import PLAN_FILE, Plan, Trial, add_trial, trial_of
 from sweep_space import Search
-from sweep_trial import Result, is_over
+from sweep_trial import Result, read_result
 
-STUDY_FILE = "study.journal"
-# So many trials run to their end before others are measured by them.
+# So many trials come to their end before others are measured by them.
 N_STARTUP = 3
 
 
 class OptunaSearch:
     """A `TrialSource` of the trials that Optuna asks for.
 
-    It maximises the best validation return. After each evaluation, a trial whose latest validation is below the median
-    of the earlier trials at the same evaluation is ended (`MedianPruner`).
+    It maximises the best validation return. After each evaluation, a trial whose best validation so far is below the
+    median of the other trials at the same evaluation is ended (`MedianPruner`).
 
     Args:
         plan: the sweep; it has a search.
         directory: the sweep's directory.
+
+    Raises:
+        SettingError: if the plan has trials that are not of its space.
     """
 
     def __init__(self, plan: Plan, directory: Path) -> None:
@@ -41,22 +43,41 @@ class OptunaSearch:
         self._directory = directory
         self._space = distributions_of(plan.search)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # The seed counts on, or a resumed search would repeat its first draws.
+        seed = (plan.search.seed + len(plan.trials)) % 2**32
         self._study = optuna.create_study(
-            study_name=plan.name,
-            storage=JournalStorage(JournalFileBackend(str(directory / STUDY_FILE))),
             # Trials that still run count as bad ones, or those that run at the same time would be alike.
-            sampler=TPESampler(seed=plan.search.seed, n_startup_trials=N_STARTUP, constant_liar=True),
+            sampler=TPESampler(seed=seed, n_startup_trials=N_STARTUP, constant_liar=True),
             pruner=MedianPruner(n_startup_trials=N_STARTUP),
             direction="maximize",
-            load_if_exists=True,
         )
         self._n_made = len(plan.trials)
         self._running: dict[str, optuna.trial.Trial] = {}
         self._n_reported: dict[str, int] = {}
-        self._unfinished = [trial for trial in plan.trials if not is_over(directory / trial.name)]
-        # The study remembers them as running; they are asked for once more.
-        for left in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._study.tell(left.number, state=TrialState.FAIL)
+        self._unfinished: list[Trial] = []
+        for trial in plan.trials:
+            self._remember(trial)
+
+    def _remember(self, trial: Trial) -> None:
+        """Tell Optuna of a trial that is over; one that is not is gone on with."""
+        directory = self._directory / trial.name
+        result, progress = read_result(directory), read_progress(directory)
+        evaluations = () if progress is None else progress.evaluations
+        if result is None or result.state not in ("finished", "pruned") or not evaluations:
+            self._unfinished.append(trial)
+            return
+        try:
+            is_whole = result.state == "finished"
+            told = optuna.create_trial(
+                state=TrialState.COMPLETE if is_whole else TrialState.PRUNED,
+                value=max(one.mean_return for one in evaluations) if is_whole else None,
+                params=trial.varied,
+                distributions=self._space,
+                intermediate_values={number: one.mean_return for number, one in enumerate(evaluations)},
+            )
+            self._study.add_trial(told)
+        except ValueError as error:
+            raise SettingError(f"--resume: {self._directory / PLAN_FILE} and its space differ ({error})") from None
 
     def next(self) -> Trial | None:
         """The next trial: one that was left unfinished, or a new one."""
@@ -65,7 +86,7 @@ class OptunaSearch:
             self._study.enqueue_trial(trial.varied)
             self._running[trial.name] = self._study.ask(self._space)
             return trial
-        if self._n_made == self._search.n_trials:
+        if self._n_made >= self._search.n_trials:
             return None
         asked = self._study.ask(self._space)
         self._n_made += 1
@@ -75,9 +96,9 @@ class OptunaSearch:
         return trial
 
     def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
-        """Whether Optuna ends a trial early."""
+        """Whether Optuna ends a trial early. One that has taken its last step is only being saved."""
         self._report(trial, progress)
-        return self._running[trial.name].should_prune()
+        return progress.steps < progress.total_steps and self._running[trial.name].should_prune()
 
     def ended(self, trial: Trial, result: Result, progress: Progress | None) -> None:
         """Tell Optuna what a trial came to."""

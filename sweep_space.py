@@ -40,17 +40,31 @@ def read_space(path: Path, script: str) -> dict[str, dict[str, Any]]:
         SettingError: if the file cannot be read, or one entry is no setting or has no range.
     """
     content, where = read_toml(path, "--space"), f"--space {path}"
-    known = [name for name in SCRIPTS[script].__dataclass_fields__ if name != "seed"]  # type: ignore[attr-defined]
+    fields = SCRIPTS[script].__dataclass_fields__  # type: ignore[attr-defined]
+    known = [name for name in fields if name != "seed"]
     for name, one in content.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {close[0]}?" if close else "--help of the script lists the settings"
             raise SettingError(f"{where}: there is no setting {shown(name)}; {mend}")
+        is_whole = type(fields[name].default) is int
+        if isinstance(one, dict) and is_whole and any(type(value) is float for value in one.values()):
+            raise SettingError(f"{where}: {name} is a whole number, so its low, high and step must be, too")
+    check_space(content, where)
+    return content
+
+
+def check_space(content: Any, where: str) -> None:
+    """Check the form of a space.
+
+    Raises:
+        SettingError: if an entry has no range, or there is none.
+    """
+    for name, one in content.items():
         if not (isinstance(one, dict) and (_is_range(one) or _is_choice(one))):
             raise SettingError(f"{where}: {name} needs low and high (and log = true or a step), or choices")
     if not content:
         raise SettingError(f"{where} names no setting; write one like learning_rate = {{ low = 1e-4, high = 1e-3 }}")
-    return content
 
 
 def ends_of(one: Mapping[str, Any]) -> Sequence[Any]:

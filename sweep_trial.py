@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 import checkpoint
+from checkpoint import CheckpointError
 from output_file import replacing
+from paths import is_server
 from process import lock_directory
-from progress_file import read_progress
-from run_history import SCORE_FILE
+from run_history import SCORE_FILE, score_of_best
 from settings import SettingError
 from startup import one_line
 from sweep_plan import Plan, Trial
@@ -59,16 +60,16 @@ class Share:
 
     Attributes:
         cores: the cores that it runs on; its torch threads and environment workers follow them.
-        gpu: the GPU that it sees, by its number; None for all there are.
+        gpu: the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; None for all there are.
     """
 
     cores: tuple[int, ...]
-    gpu: int | None = None
+    gpu: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables of its processes."""
-        gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": str(self.gpu)}
+        gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return {**os.environ, "OMP_NUM_THREADS": str(len(self.cores)), **gpu}
 
 
@@ -118,17 +119,22 @@ class TrialRun:
         self._process = None
         if self._stops_as is not None:
             return self._stopped()
-        if code != 0:
-            self._failures += 1
-            if code == USAGE_ERROR or self._failures > self.plan.retries:
-                return self._end("failed", self._last_words() or f"exit code {code}")
-        return None
+        if code == 0:
+            return None
+        words = self._last_words() or f"exit code {code}"
+        return self._end("failed", words) if code == USAGE_ERROR else self._failed(words)
+
+    def _failed(self, why: str) -> Result | None:
+        """Count a failure; how the trial ends, if that was one too many."""
+        self._failures += 1
+        return self._end("failed", why) if self._failures > self.plan.retries else None
 
     def stop(self, state: Literal["pruned", "stopped"] = "stopped") -> None:
-        """Ask for a clean stop, after which it could be resumed. Asked again, it leaves at once."""
+        """Ask for a clean stop, after which it could be resumed."""
         self._stops_as = state
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            # Not SIGTERM, of which a second one leaves at once: a service manager may send it one of its own.
+            self._process.send_signal(signal.SIGUSR1)
 
     def _stopped(self) -> Result:
         return self._end("pruned", "") if self._stops_as == "pruned" else Result("stopped", self.attempts)
@@ -148,21 +154,28 @@ class TrialRun:
         self._waits_since = None
         if command is None:
             return self._end("finished", "")
-        self._start(command)
+        try:
+            self._start(command)
+        except OSError as error:  # no room for a process, or for its log
+            return self._failed(one_line(f"it cannot be started ({error.strerror})"))
         return None
 
     def _next_command(self) -> list[str] | None:
         """What is to be run next; None if everything is done."""
         if not is_trained(self.directory):
             script = str(HERE / self.plan.script)
-            if checkpoint.whole_steps(self.directory):
+            if checkpoint.holds_run(self.directory):
                 return [script, *self.plan.resuming_flags(self.trial, self.directory)]
             # A run that was killed after its first evaluation and before its first checkpoint begins again.
             checkpoint.remove(self.directory / checkpoint.BEST)
             return [script, *self.plan.new_flags(self.trial, self.directory)]
-        if self.plan.is_scored and not (self.directory / SCORE_FILE).exists():
+        if self.plan.is_scored and not _is_scored(self.directory):
             options = self.plan.options_of(self.trial)
-            tracking = [f"--aim-repo={options.get('aim_repo', '.')}"] if options.get("aim", True) else ["--no-aim"]
+            repo = options.get("aim_repo", ".")
+            is_tracked = options.get("aim", True) and not is_server(
+                repo
+            )  # a score is added to a repository on the disk
+            tracking = [f"--aim-repo={repo}"] if is_tracked else ["--no-aim"]
             best, to = self.directory / checkpoint.BEST, self.directory / SCORE_FILE
             return [str(HERE / "evaluate.py"), f"--checkpoint={best}", f"--json={to}", *tracking]
         return None
@@ -210,8 +223,16 @@ def _on_cores(cores: Collection[int]) -> Iterator[None]:
 
 def is_trained(directory: Path) -> bool:
     """Whether the training in a directory has come to its end, its last evaluation and its last checkpoint too."""
-    progress, steps = read_progress(directory), checkpoint.whole_steps(directory)
-    if progress is None or not steps:
+    steps = checkpoint.whole_steps(directory)
+    if not steps:
         return False
     meta = checkpoint.read_meta(steps[0])
-    return meta.get("steps", 0) >= progress.total_steps and meta.get("evaluated_at") == meta.get("steps")
+    total = meta.get("total_steps")
+    return type(total) is int and meta.get("steps", 0) >= total and meta.get("evaluated_at") == meta.get("steps")
+
+
+def _is_scored(directory: Path) -> bool:
+    try:
+        return score_of_best(directory) is not None
+    except CheckpointError:
+        return False

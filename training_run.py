@@ -308,6 +308,7 @@ class TrainingRun:
             "stages": [asdict(stage.config) for stage in self.job.stages],
             "intervals": {key: getattr(self.job.options, key) for key in RECIPE_OPTIONS},
             "steps": step,
+            "total_steps": self.job.total_steps,
             "frames": self.job.frames_at(step),
             "episodes": episodes,
             "best": None if best is None else asdict(best),

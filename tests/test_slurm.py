@@ -52,10 +52,22 @@ def sbatch(environment, *args):
 
 def test_a_job_array_runs_a_trial_in_each_job(tmp_path, environment):
     directory = tmp_path / "sweeps"
-    flags = [*TRIAL_FLAGS, "--no-aim", "--name", "many", "--seeds", "1-2", "--directory", directory, "--plan-only"]
-    code, stdout, stderr = finish(start("sweep.py", "train_ppo.py", *flags, cwd=ROOT))
+    flags = [
+        *TRIAL_FLAGS,
+        "--no-aim",
+        "--name",
+        "many",
+        "--seeds",
+        "1-2",
+        "--directory",
+        directory,
+        "--plan-only",
+        "--cores",
+        "1",
+    ]
+    code, stdout, stderr = finish(start("sweep.py", "train_ppo.py", *flags, "--plan-only", cwd=ROOT))
     assert (code, stdout, stderr) == (0, f"Written: {directory}/many/sweep.json, 2 trials\n", "")
-    done = sbatch(environment, "--array=1-2", "docs/slurm/array.sh", "many", directory, "--cores", "1")
+    done = sbatch(environment, "--array=1-2", "docs/slurm/array.sh", "many", directory)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1 of 1 chosen trials are finished.") == 2
     assert [read_result(directory / "many" / f"s{seed}").state for seed in (1, 2)] == ["finished", "finished"]

@@ -64,6 +64,9 @@ def test_trials_of_the_same_name_are_told_apart(tmp_path, monkeypatch):
     assert names[0] == "recipe-a-b.toml_s1"
     assert len(set(names)) == 4
     assert plan.config_of(plan.trials[0]).n_envs == 4
+    save_plan(plan, tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path / "a")
+    assert load_plan(tmp_path / "recipes").config_of(plan.trials[0]).n_envs == 4
 
 
 def test_a_plan_is_saved_and_read_back(tmp_path):
@@ -83,7 +86,11 @@ def test_a_plan_is_saved_and_read_back(tmp_path):
         {"script": "evaluate.py"},
         {"trials": [{"name": "../../etc", "label": "", "varied": {}, "seed": 1}]},
         {"trials": [{"name": "..", "label": "", "varied": {}, "seed": 1}]},
-        {"trials": [{"name": "s1", "label": "", "varied": {"tau": "fast"}, "seed": 1}]},
+        {"trials": [{"name": "s1", "label": "", "varied": {}, "seed": "one"}]},
+        {"trials": [{"name": "s1", "label": "", "varied": {}, "seed": 1}] * 2},
+        {"retries": float("inf")},
+        {"cores": 0},
+        {"search": {"n_trials": 3, "space": {"tau": {"choices": []}}, "seed": 1}},
         {"trials": 3},
         {"settings": None},
     ],
@@ -101,12 +108,15 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts():
         plan_of("train.py", "--name", "x", "--grid", "tau=0.1,7")
     with pytest.raises(SettingError, match="--recipe"):
         plan_of("train.py", "--name", "x", "--grid", "recipe=sac_cpu,nowhere")
+    with pytest.raises(SettingError, match="is for a 'ppo' agent"):
+        plan_of("train.py", "--name", "x", "--recipe", "quick")
 
 
 def test_trials_are_chosen_by_name_and_number():
     plan = plan_of(*GRID)
     assert chosen_trials(plan, ()) == plan.trials
     assert chosen_trials(plan, ("3", plan.trials[0].name)) == (plan.trials[2], plan.trials[0])
+    assert chosen_trials(plan, ("1", plan.trials[0].name)) == (plan.trials[0],)
     for name in ("0", "9", "s1"):
         with pytest.raises(SettingError, match="there is no such trial"):
             chosen_trials(plan, (name,))

@@ -7,6 +7,7 @@ import psutil
 import pytest
 import torch
 
+import core_leases
 import sweep_resources
 from settings import SettingError
 from sweep_options import SweepOptions, parsed_command_line
@@ -17,8 +18,10 @@ GIGABYTE = 10**9
 
 
 @pytest.fixture
-def shared(monkeypatch):
+def shared(monkeypatch, tmp_path):
     """A function from cores, free memory, GPUs and a command line to what each trial at a time has."""
+
+    monkeypatch.setattr(core_leases.tempfile, "gettempdir", lambda: str(tmp_path))  # whatever else runs here
 
     def share(n_cores, memory, *argv, n_gpus=0):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(n_cores)))
@@ -49,14 +52,21 @@ def shared(monkeypatch):
     ],
 )
 def test_no_two_trials_share_a_core(shared, n_cores, argv, cores):
-    assert [share.cores for share in shared(n_cores, 100 * GIGABYTE, *argv).each] == cores
+    with shared(n_cores, 100 * GIGABYTE, *argv).leased() as shares:
+        assert [share.cores for share in shares] == cores
+
+
+def test_a_second_sweep_takes_the_cores_that_the_first_leaves(shared):
+    argv = ("train.py", "--seeds", "1-2")
+    with shared(3, 100 * GIGABYTE, *argv).leased(), shared(3, 100 * GIGABYTE, *argv).leased() as second:
+        assert [share.cores for share in second] == [(2,), (0,)], "the last one has to share"
 
 
 def test_no_more_trials_start_than_memory_allows(shared):
     plenty = shared(16, 100 * GIGABYTE, "train.py", "--seeds", "1-16")
-    assert len(plenty.each) == 16
-    assert len(shared(16, 3 * plenty.memory + 1, "train.py", "--seeds", "1-16").each) == 3
-    assert len(shared(16, 1, "train.py", "--seeds", "1-16").each) == 1
+    assert plenty.n_slots == 16
+    assert shared(16, 3 * plenty.memory + 1, "train.py", "--seeds", "1-16").n_slots == 3
+    assert shared(16, 1, "train.py", "--seeds", "1-16").n_slots == 1
 
 
 def test_memory_follows_the_settings(shared):
@@ -64,11 +74,17 @@ def test_memory_follows_the_settings(shared):
     assert large.memory - small.memory == pytest.approx(90_000 * 84 * 84, rel=0.01)
 
 
-def test_gpus_are_dealt_out_in_turn(shared):
-    shares = shared(8, 100 * GIGABYTE, "train.py", "--seeds", "1-5", n_gpus=2)
-    assert [share.gpu for share in shares.each] == [0, 1, 0, 1, 0]
-    assert shares.each[1].environment["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "on 2 GPUs" in str(shares)
+def test_gpus_are_dealt_out_in_turn(shared, monkeypatch):
+    argv = ("train.py", "--seeds", "1-5")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with shared(8, 100 * GIGABYTE, *argv, n_gpus=2).leased() as shares:
+        assert [share.gpu for share in shares] == ["0", "1", "0", "1", "0"]
+        assert shares[1].environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "on 2 GPUs" in str(shared(8, 100 * GIGABYTE, *argv, n_gpus=2))
+    assert "GPU" not in str(shared(8, 100 * GIGABYTE, *argv, "--device", "cpu", n_gpus=2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with shared(8, 100 * GIGABYTE, *argv, n_gpus=2).leased() as shares:
+        assert [share.gpu for share in shares] == ["3", "5", "3", "5", "3"]
 
 
 @pytest.mark.parametrize(

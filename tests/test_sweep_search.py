@@ -5,7 +5,7 @@ import json
 import pytest
 
 import sweep_trial
-from progress_file import Progress
+from progress_file import Progress, write_progress
 from run_history import Evaluation
 from settings import SettingError
 from sweep_options import SweepOptions, parsed_command_line
@@ -49,6 +49,7 @@ def progress_of(*returns):
 
 def end(source, directory, trial, state, *returns):
     (directory / trial.name).mkdir(exist_ok=True)
+    write_progress(directory / trial.name, progress_of(*returns))
     if state != "stopped":
         (directory / trial.name / sweep_trial.RESULT_FILE).write_text(
             json.dumps({"state": state, "attempts": 1, "reason": ""})
@@ -93,7 +94,7 @@ def test_a_trial_that_lags_behind_is_hopeless(begun):
 
 
 def test_a_resumed_search_goes_on_with_what_was_left_and_knows_the_rest(begun):
-    directory = begun(4)
+    directory = begun(5)
     source = OptunaSearch(load_plan(directory), directory)
     first, second, third = (source.next() for _ in range(3))
     end(source, directory, first, "finished", 5.0)
@@ -101,10 +102,10 @@ def test_a_resumed_search_goes_on_with_what_was_left_and_knows_the_rest(begun):
     # The third was running when the sweep was killed.
     again = OptunaSearch(load_plan(directory), directory)
     assert [again.next(), again.next()] == [second, third]
+    assert again.next() not in (first, second, third), "it does not begin with its first draws again"
     for trial in (second, third):
         end(again, directory, trial, "finished", 6.0)
-    fourth = again.next()
-    assert fourth.name == "t004"
+    assert again.next().name == "t005"
     assert again.next() is None
     assert sorted(one.value for one in again._study.get_trials() if one.value is not None) == [5.0, 6.0, 6.0]
 

@@ -35,6 +35,7 @@ def test_ranges_and_choices(tmp_path):
         ("gamma = { low = nan, high = 0.99 }", "gamma needs low and high"),
         ("gamma = { low = 0.9, high = inf }", "gamma needs low and high"),
         ("gamma = { low = 0.9, high = 0.99, step = 0 }", "gamma needs low and high"),
+        ("n_epochs = { low = 1, high = 4, step = 0.5 }", "n_epochs is a whole number"),
         ("gamma = { choices = [] }", "gamma needs low and high"),
         ("gamma = { choices = [0.9, [1]] }", "gamma needs low and high"),
     ],

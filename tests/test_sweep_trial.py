@@ -20,10 +20,8 @@ from pathlib import Path
 flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
 directory = Path(flags.get("checkpoint-dir") or flags["resume"])
 def save(steps):
-    meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps}
+    meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps, "total_steps": 100}
     checkpoint.save_step(directory, steps, meta, {"flags": sys.argv[1:]})
-    progress = {"steps": steps, "total_steps": 100, "seconds_left": None, "evaluations": []}
-    (directory / "progress.json").write_text(json.dumps(progress))
 """
 
 
@@ -95,7 +93,7 @@ def test_a_mistake_in_the_input_is_not_tried_again(trial_run):
 def test_a_stop_is_clean_and_is_no_failure(trial_run):
     code = """
     import signal
-    signal.signal(signal.SIGTERM, lambda *_: (save(50), sys.exit(143)))
+    signal.signal(signal.SIGUSR1, lambda *_: (save(50), sys.exit(138)))
     (directory / "ready").touch()
     time.sleep(60)
     """
@@ -122,17 +120,26 @@ def test_a_directory_that_another_holds_is_waited_for(trial_run, monkeypatch):
         assert "is in use by another training" in end_of(run).reason
 
 
-def test_the_score_is_driven_once_after_the_training(trial_run):
-    run = trial_run("save(100)", "--score", "--no-aim")
+def test_the_score_of_the_best_is_driven_after_the_training(trial_run):
+    code = """
+    save(100)
+    checkpoint.save(directory, "best", {"agent": "ppo", "steps": 50}, {})
+    """
+    run = trial_run(code, "--score", "--no-aim")
     scoring = """
-import sys
+import json, sys
 flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
 assert flags["checkpoint"].endswith("/best") and "--no-aim" in sys.argv
-open(flags["json"], "w").write("{}")
+names = ("track", "episode_return", "frames", "tiles", "tiles_missed", "tiles_fraction", "lap_finished")
+entry = {"steps": 50, "tracks": [dict.fromkeys(names, 1)]}
+open(flags["json"], "w").write(json.dumps({"checkpoints": [entry]}))
 """
     (sweep_trial.HERE / "evaluate.py").write_text(scoring)
+    run.directory.mkdir()
+    (run.directory / "score.json").write_text('{"checkpoints": [{"steps": 7, "tracks": []}]}')
     assert end_of(run) == Result("finished", 2)
-    assert (run.directory / "score.json").exists()
+    assert '"steps": 50' in (run.directory / "score.json").read_text()
+    assert end_of(trial_run(code, "--score", "--no-aim")) == Result("finished", 0)
 
 
 def test_a_training_without_its_last_evaluation_is_not_at_its_end(trial_run):
@@ -140,5 +147,5 @@ def test_a_training_without_its_last_evaluation_is_not_at_its_end(trial_run):
     assert not is_trained(run.directory)
     end_of(run)
     assert is_trained(run.directory)
-    checkpoint.save_step(run.directory, 100, {"steps": 100, "evaluated_at": 50}, {})
+    checkpoint.save_step(run.directory, 100, {"steps": 100, "evaluated_at": 50, "total_steps": 100}, {})
     assert not is_trained(run.directory)

@@ -15,22 +15,29 @@ python="${PYTHON:-.venv/bin/python}"
 ray="$(dirname "$python")/ray"
 export RAY_USAGE_STATS_ENABLED=0
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-address="$head:${RAY_PORT:-6379}"
+# Two jobs on one machine have ports of their own.
+port="${RAY_PORT:-$((20000 + ${SLURM_JOB_ID:-0} % 10000))}"
+address="$head:$port"
 n_cores="${SLURM_CPUS_PER_TASK:-1}"
 
 # One Ray on each machine: the head first, since the others look for it.
-srun --nodes=1 --ntasks=1 --nodelist="$head" \
-	"$ray" start --head --block --port="${RAY_PORT:-6379}" --num-cpus="$n_cores" --include-dashboard=false &
-until "$ray" status --address="$address" >/dev/null 2>&1; do sleep 1; done
+srun --nodes=1 --ntasks=1 --cpus-per-task="$n_cores" --nodelist="$head" \
+	"$ray" start --head --block --port="$port" --num-cpus="$n_cores" --include-dashboard=false &
+head_pid=$!
+until "$ray" status --address="$address" >/dev/null 2>&1; do
+	kill -0 "$head_pid" 2>/dev/null || { echo "ray.sh: Ray could not be started on $head" >&2; exit 1; }
+	sleep 1
+done
 if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then
-	srun --nodes="$((SLURM_JOB_NUM_NODES - 1))" --ntasks="$((SLURM_JOB_NUM_NODES - 1))" --exclude="$head" \
+	srun --nodes="$((SLURM_JOB_NUM_NODES - 1))" --ntasks="$((SLURM_JOB_NUM_NODES - 1))" \
+		--cpus-per-task="$n_cores" --exclude="$head" \
 		"$ray" start --block --address="$address" --num-cpus="$n_cores" &
 fi
 
 "$python" sweep.py "$@" --address "$address" &
 sweep=$!
 # The script gets the signal, and hands it on.
-trap 'kill -TERM "$sweep"' TERM
+trap 'kill -TERM "$sweep" 2>/dev/null || true' TERM
 code=0
 wait "$sweep" || code=$?
 # A signal ends the first wait. The sweep is waited for to its end.
