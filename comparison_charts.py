@@ -28,18 +28,24 @@ PANELS: tuple[tuple[str, Quantity, tuple[float, float] | None], ...] = (
 )
 COLUMNS = ("label", "run", "step", "frames", "minutes", "mean_return", "min_return", "lap_finish_rate")
 
+# Each has a colour of its own.
+MAX_SETTINGS = len(COLOURS)
+# Characters of all labels side by side.
+LEGEND_WIDTH = 150
+
 
 def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
     """Draw the curves of each group: each seed thin, their mean thick, the interval of the mean as a band.
 
     Args:
-        groups: what to draw; one without evaluations is left out.
+        groups: what to draw, the first `MAX_SETTINGS` of them; one without evaluations is left out.
         paths: the picture's files, of any kinds that matplotlib writes.
 
     Raises:
         OSError: if a file cannot be written.
     """
     axes: tuple[Axis, ...] = ("frames", "minutes")
+    groups, n_left_out = groups[:MAX_SETTINGS], max(len(groups) - MAX_SETTINGS, 0)
     panels = [panel for panel in PANELS if panel[2] is not NEAR_THE_TOP or _is_any_near_the_top(groups)]
     # The user's own settings of matplotlib have no say.
     with style.context(["default", CHART_STYLE]), warnings.catch_warnings():
@@ -59,7 +65,10 @@ def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
         handles = [Line2D([], [], color=colour) for _, colour in _coloured(groups)]
         # Given by hand: matplotlib would leave out a label that begins with _.
         labels = [_label(group) for group in groups]
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(groups), 4), frameon=False)
+        if n_left_out:
+            handles, labels = [*handles, Line2D([], [], color="none")], [*labels, f"{n_left_out} more are not drawn"]
+        n_columns = max(min(len(labels), 4, LEGEND_WIDTH // max(map(len, labels))), 1)
+        figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
         for path in paths:
             with replacing(path) as new_path:
                 metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}

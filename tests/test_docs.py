@@ -145,7 +145,7 @@ def test_flags_exist(command):
     assert flags <= help_of(script) | swept
 
 
-@pytest.mark.parametrize("name", ["quick", "best", "sac_cpu", "drq"])
+@pytest.mark.parametrize("name", ["quick", "best", "efficient", "sac_cpu", "drq"])
 def test_recipes_exist(name):
     assert (ROOT / "recipes" / f"{name}.toml").is_file()
 
