@@ -45,17 +45,16 @@ PAGE = """<!DOCTYPE html>
 :root {{ color-scheme: light dark; --line: #8884; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1080px; padding: 1rem; }}
 h1 {{ font-size: 1.5rem; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.2rem; margin-top: 2rem; }}
+h2 {{ font-size: 1.2rem; margin-top: 2rem; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap; }}
-th:first-child, td:first-child {{ max-width: 40vw; overflow-wrap: anywhere; text-align: left; white-space: normal; }}
+th {{ max-width: 14rem; overflow-wrap: anywhere; white-space: normal; }}
+th:first-child, td:first-child {{ min-width: 8rem; overflow-wrap: anywhere; text-align: left; white-space: normal; }}
 svg, img, video {{ height: auto; max-width: 100%; }}
-.wide > svg {{ min-width: 560px; }}
 .laps {{ display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); }}
 .laps img {{ background: #f6f6f6; border-radius: 6px; width: 100%; }}
 .laps video {{ border-radius: 6px; width: 100%; }}
-.laps .wide > svg {{ min-width: 0; }}
 pre {{ overflow-x: auto; }}
 </style>
 </head>
@@ -127,43 +126,28 @@ def write_report(path: Path, loaded: Sequence[Checkpoint], scores: Sequence[Scor
 
 
 def _scores_table(names: Sequence[str], loaded: Sequence[Checkpoint], scores: Sequence[Score]) -> str:
-    interval = f"{CONFIDENCE:.0%} interval of the mean"
-    header = (
-        "",
-        "mean return",
-        interval,
-        "median",
-        "worst",
-        "best",
-        "laps finished",
-        "frames a lap",
-        "steps of training",
-        "frames of training",
+    """A column for each checkpoint: beside each other, its figures would not fit on a phone."""
+    laps = [score.frames_to_finish for score in scores]
+    rows = (
+        ("mean return", [f"{score.mean:.1f} ± {score.std:.1f}" for score in scores]),
+        (f"{CONFIDENCE:.0%} interval of the mean", [interval_in_words(return_interval(score)) for score in scores]),
+        ("median", [f"{score.median:.1f}" for score in scores]),
+        ("worst", [f"{score.minimum:.1f}" for score in scores]),
+        ("best", [f"{score.maximum:.1f}" for score in scores]),
+        ("laps finished", [f"{score.lap_finish_rate:.0%}" for score in scores]),
+        ("frames a lap", ["-" if frames is None else f"{frames:.0f}" for frames in laps]),
+        ("steps of training", [_count(one.meta.get("steps")) for one in loaded]),
+        ("frames of training", [_count(one.meta.get("frames")) for one in loaded]),
     )
-    rows = []
-    for name, one, score in zip(names, loaded, scores, strict=True):
-        frames = score.frames_to_finish
-        rows.append(
-            (
-                name,
-                f"{score.mean:.1f} ± {score.std:.1f}",
-                interval_in_words(return_interval(score)),
-                f"{score.median:.1f}",
-                f"{score.minimum:.1f}",
-                f"{score.maximum:.1f}",
-                f"{score.lap_finish_rate:.0%}",
-                "-" if frames is None else f"{frames:.0f}",
-                _count(one.meta.get("steps")),
-                _count(one.meta.get("frames")),
-            )
-        )
-    return _table(header, rows)
+    # The name of a single one is the page's title.
+    header = ["", *(names if len(names) > 1 else ("score",))]
+    return _table(header, [[figure, *values] for figure, values in rows])
 
 
 def _returns_chart(names: Sequence[str], scores: Sequence[Score]) -> str:
     returns = [[result.episode_return for result in score.results] for score in scores]
     lowest, highest = min(map(min, returns)), max(map(max, returns))
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(lowest, max(highest, lowest + 1.0), 31)
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
