@@ -221,10 +221,9 @@ def _check(plan: Plan) -> None:
 
 def trial_of(varied: dict[str, Any], name: str, seed: int) -> Trial:
     """The trial of a search with these settings."""
-    label = ", ".join(
-        f"{key}={value:.4g}" if type(value) is float else f"{key}={value}" for key, value in varied.items()
-    )
-    return Trial(name, label, varied, seed)
+    shown_as = (f"{key}={value:.4g}" if type(value) is float else f"{key}={value}" for key, value in varied.items())
+    # With its name: two trials whose settings look alike are not seeds of one.
+    return Trial(name, f"{name}: {', '.join(shown_as)}", varied, seed)
 
 
 def save_plan(plan: Plan, directory: Path) -> None:
@@ -233,16 +232,13 @@ def save_plan(plan: Plan, directory: Path) -> None:
     Raises:
         SettingError: if there is a sweep already, or the directory cannot be written to.
     """
-    file = directory / PLAN_FILE
     try:
-        if file.exists():
+        if (directory / PLAN_FILE).exists():
             raise SettingError(
-                f"--name {shown(plan.name)}: {directory} holds a sweep; go on with --resume, or name another"
+                f"--name {shown(plan.name)}: {directory} holds a sweep; go on with it (--resume) or name another"
             )
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(plan), "begun_by": describe_run()}, indent=1)
-        with replacing(file) as new_path:
-            new_path.write_text(text + "\n", encoding="utf-8")
+        _write(directory, {"format_version": FORMAT_VERSION, **asdict(plan), "begun_by": describe_run()})
     except OSError as error:
         raise SettingError(f"--directory: {directory} cannot be written to ({error.strerror}); name another") from None
 

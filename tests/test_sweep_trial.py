@@ -1,7 +1,6 @@
 """A trial of a sweep: begun, resumed, tried again and given up. The training scripts here are stand-ins."""
 
 import os
-import textwrap
 import time
 
 import pytest
@@ -12,31 +11,15 @@ from process import lock_directory
 from sweep_options import SweepOptions, parsed_command_line
 from sweep_plan import make_plan
 from sweep_trial import Result, Share, TrialRun, is_trained, read_result
-
-# What a stand-in needs to end like a training: its directory from the flags, and what a whole one leaves there.
-BEGIN = """
-import json, os, sys, time
-from pathlib import Path
-flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
-directory = Path(flags.get("checkpoint-dir") or flags["resume"])
-def save(steps):
-    meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps, "total_steps": 100}
-    checkpoint.save_step(directory, steps, meta, {"flags": sys.argv[1:]})
-"""
+from tests.stand_ins import stand_in
 
 
 @pytest.fixture
 def trial_run(tmp_path, monkeypatch):
     """A function from a stand-in's code, and flags of the sweep, to a trial of it."""
-    here = tmp_path / "scripts"
-    here.mkdir()
-    tie = sweep_trial.HERE / "end_with_parent.py"
-    (here / tie.name).symlink_to(tie)
-    root = f"import sys; sys.path.insert(0, {str(sweep_trial.HERE)!r}); import checkpoint\n"
-    monkeypatch.setattr(sweep_trial, "HERE", here)
 
     def make(code, *flags):
-        (here / "train_ppo.py").write_text(root + BEGIN + textwrap.dedent(code))
+        monkeypatch.setattr(sweep_trial, "HERE", stand_in(tmp_path, code))
         given = parsed_command_line("", ["train_ppo.py", "--name", "x", "--seeds", "4", *flags])
         plan = make_plan(SweepOptions(**given.sweep), given)
         share = Share(tuple(sorted(os.sched_getaffinity(0)))[:1])
