@@ -95,7 +95,7 @@ def test_a_run_leaves_checkpoints_and_one_summary(whole_run, script, small):
     _, (_, stdout, stderr) = whole_run(script)
     expected = WHOLE[script]
     names = [f"step_{step:09d}" for step in expected.checkpoints]
-    assert sorted(path.name for path in small.iterdir()) == ["best", *names]
+    assert sorted(path.name for path in small.iterdir()) == ["best", "progress.json", *names]
     meta = checkpoint.load(small).meta
     found = (meta["agent"], meta["run_name"], meta["steps"], meta["frames"], meta["stage"], meta["recipe"])
     assert found == (expected.agent, "small", expected.steps, 10 * expected.steps, 0, None)
@@ -662,7 +662,8 @@ def test_training_has_the_settings_rules_and_scoring_its_view_alone(script, here
     recorded(*((train, "make_env") if script == "train.py" else (ppo, "make_vec_env")), "training")
     assert train_small(script, 32, *flags, "--no-aim") == 0
     n_envs = () if script == "train.py" else (2,)
-    assert made == {"training": [(*n_envs, config.view, config.rules)], "scoring": [(config.view,)]}
+    n_workers = [] if script == "train.py" else [config.n_workers]
+    assert made == {"training": [(*n_envs, config.view, config.rules, *n_workers)], "scoring": [(config.view,)]}
 
 
 @pytest.mark.parametrize("is_from_scratch", [True, False])
