@@ -27,12 +27,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checkpoint import CheckpointError, error_line
 from comparison import Group
 from comparison_report import text_comparison, write_comparison
 from paths import path_from
+from process import mistakes_in_one_line
 from run_history import RunHistory, from_directory, from_score_file
-from settings import SettingError, explicit_flags, fail, shown
+from settings import SettingError, explicit_flags, shown
 from startup import one_line, unwinding_on_stop
 
 if TYPE_CHECKING:
@@ -185,14 +185,9 @@ def run() -> None:
 
 
 def main() -> None:
-    try:
-        # Unfinished files are removed on the way out.
-        with unwinding_on_stop():
-            run()
-    except (SettingError, CheckpointError) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
+    # Unfinished files are removed on the way out.
+    with mistakes_in_one_line(), unwinding_on_stop():
+        run()
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import psutil
 import torch
 from filelock import FileLock, Timeout
 
-from checkpoint import Checkpoint
-from settings import SettingError, shown
+from checkpoint import Checkpoint, CheckpointError, error_line
+from settings import SettingError, fail, shown
 from startup import complain, heard_signals
 
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "opencv-python-headless", "aim")
@@ -40,6 +40,17 @@ def tell_passed_over(loaded: Checkpoint) -> None:
     """Name on stderr each newer checkpoint of the run that was too damaged to take."""
     for line in loaded.passed_over:
         complain(f"{line}; {loaded.path} is taken instead")
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End the process with one line and exit code 2 for the user's mistake, or a file that cannot be written."""
+    try:
+        yield
+    except (SettingError, CheckpointError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
 
 
 @contextlib.contextmanager

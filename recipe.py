@@ -16,7 +16,6 @@ the settings mean is checked where a config is made of them.
 """
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import tomli_w
 from checkpoint import Checkpoint, CheckpointError
 from output_file import replacing
 from paths import path_from
-from settings import MAX_NUMBER, SettingError, saved_settings
+from settings import MAX_NUMBER, SettingError, meant_by, saved_settings
 from startup import one_line
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -96,23 +95,25 @@ def read_toml(path: Path, flag: str) -> dict[str, Any]:
         raise SettingError(f"{flag} {path} is no TOML ({_first_line(error)}); mend it there") from None
 
 
-def check_keys(recipe: Recipe, known: Collection[str], total: str) -> None:
-    """Check that a recipe names nothing but settings.
+def check_for(recipe: Recipe, agent: str, script: str, known: Collection[str], total: str) -> None:
+    """Check that a recipe is one for a script's agent, and names nothing but settings.
 
     Args:
         recipe: the recipe.
+        agent: the agent.
+        script: its training script.
         known: the settings that a recipe may name.
         total: the setting that says how many steps to train for, which stages say in its place.
 
     Raises:
-        SettingError: for the first key that is no setting, with the one that may be meant.
+        SettingError: if it is another agent's, or for the first key that is no setting, with the one that may be meant.
     """
+    if recipe.agent != agent:
+        raise SettingError(f"--recipe {recipe.name} is for a {recipe.agent!r} agent, not for {script}")
     stage_keys = [key for stage in recipe.stages for key in stage if key != STEPS]
     for key in (*recipe.settings, *stage_keys):
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            mend = f"did you mean {close[0]}?" if close else "--help lists the settings"
-            raise SettingError(f"--recipe {recipe.name}: there is no setting {key!r}; {mend}")
+            raise SettingError(f"--recipe {recipe.name}: there is no setting {key!r}; {meant_by(key, known)}")
     if recipe.stages and total in (*recipe.settings, *stage_keys):
         raise SettingError(f"--recipe {recipe.name}: its stages say how many steps there are; leave {total} out")
 

@@ -124,6 +124,14 @@ def score_of_best(directory: Path) -> Score | None:
     return score if is_same and entry.get("steps") == checkpoint.read_meta(best).get("steps") else None
 
 
+def readable_score(directory: Path) -> Score | None:
+    """As `score_of_best`, but None where that cannot be read, either."""
+    try:
+        return score_of_best(directory)
+    except CheckpointError:
+        return None  # no file of ours
+
+
 def from_score_file(path: Path) -> RunHistory:
     """The score in a file that `evaluate.py --json` wrote; of several checkpoints the first.
 

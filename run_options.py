@@ -180,10 +180,8 @@ def _check_recipe(spec: AgentSpec, recipe: Recipe) -> None:
     Raises:
         SettingError: if it is another agent's, names what is no setting, or gives a setting a wrong value.
     """
-    if recipe.agent != spec.name:
-        raise SettingError(f"--recipe {recipe.name} is for a {recipe.agent!r} agent, not for {spec.script}")
     known = [field.name for field in dataclasses.fields(spec.config_class)]
-    recipes.check_keys(recipe, [*known, *RECIPE_OPTIONS], spec.total)
+    recipes.check_for(recipe, spec.name, spec.script, [*known, *RECIPE_OPTIONS], spec.total)
     for stage in recipe.stages:
         fixed = [key for key in ("start_from", "seed", *RECIPE_OPTIONS) if key in stage]
         if fixed:

@@ -23,9 +23,8 @@ import text_table
 from checkpoint import CheckpointError
 from paths import path_from
 from process import from_here, lock_directory
-from run_history import score_of_best
+from run_history import readable_score
 from run_options import best_of
-from scoring import Score
 from settings import MAX_NUMBER, SettingError, fail, shown
 from startup import complain, one_line
 
@@ -82,7 +81,7 @@ def size_of(path: Path) -> int:
 def row_of(run: Run) -> tuple[str, ...]:
     """A run's line in the list."""
     best = best_of(run.meta.get("best"))
-    score = _score_of(run.path)
+    score = readable_score(run.path)
     steps = run.meta.get("steps")
     is_count = type(steps) is int and 0 <= steps <= MAX_NUMBER
     return (
@@ -95,13 +94,6 @@ def row_of(run: Run) -> tuple[str, ...]:
         str(len(run.steps)),
         in_bytes(run.size),
     )
-
-
-def _score_of(path: Path) -> Score | None:
-    try:
-        return score_of_best(path)
-    except CheckpointError:
-        return None  # no file of ours
 
 
 def in_bytes(size: int) -> str:

@@ -239,6 +239,12 @@ def check_alike(config: Any, saved: dict[str, Any], names: Collection[str], whos
         raise SettingError(f"{whose} was trained with {', '.join(others)}; give the flags for the same")
 
 
+def meant_by(name: str, known: Iterable[str], whose: str = "--help") -> str:
+    """What to do about a name that is no setting: take the one that may be meant, or look at `whose` list."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"{whose} lists the settings"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr and exit code 2, without the usage in front."""
 

@@ -19,9 +19,8 @@ import sys
 from sweep_options import SweepOptions, parsed_command_line
 
 if __name__ == "__main__":
-    parsed_command_line(
-        __doc__ or "", sys.argv[1:]
-    )  # a mistake is answered before the imports below, which take seconds
+    # A mistake is answered before the imports below, which take seconds.
+    parsed_command_line(__doc__ or "", sys.argv[1:])
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,22 +33,26 @@ from pathlib import Path
 from tqdm import tqdm
 
 import checkpoint
-from checkpoint import CheckpointError, error_line
+from checkpoint import CheckpointError
 from comparison import Group
 from comparison_report import text_comparison, write_comparison
 from output_file import check_charts
-from process import StopSignal, from_here, lock_directory, python_command, shell_command
+from process import (
+    StopSignal,
+    from_here,
+    lock_directory,
+    mistakes_in_one_line,
+    python_command,
+    shell_command,
+)
 from run_history import RunHistory, from_directory
-from settings import SettingError, fail
+from settings import SettingError
 from startup import complain
 from sweep_local import run_here
 from sweep_plan import PLAN_FILE, Plan, Trial, chosen_trials, load_plan, make_plan, save_plan
 from sweep_resources import memory_of, share_machine, useful_cores
-from sweep_source import GivenTrials, TrialSource
-from sweep_trial import LOG_FILE, Result, is_over, read_result
-
-# Runs trials until each has ended, or a stop was asked for, and tells how each ended.
-RunTrials = Callable[[TrialSource, StopSignal], dict[str, Result]]
+from sweep_source import GivenTrials, TrialSource, Work
+from sweep_trial import LOG_FILE, Result, is_finished, is_over
 
 
 @dataclass(frozen=True)
@@ -59,24 +62,18 @@ class Engine:
     Attributes:
         n_cores: cores for each trial.
         words: what each trial has.
-        run: runs them.
+        run: runs them until each has ended, or a stop was asked for, and tells how each ended.
     """
 
     n_cores: int
     words: str
-    run: RunTrials
+    run: Callable[[Work], dict[str, Result]]
 
 
 def tell(line: str) -> None:
     """Print a line, above those of the running trials."""
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
-
-
-def is_finished(directory: Path, trial: Trial) -> bool:
-    """Whether a trial was run to its end, now or earlier."""
-    result = read_result(directory / trial.name)
-    return result is not None and result.state == "finished"
 
 
 def source_of(plan: Plan, to_run: Sequence[Trial], directory: Path) -> TrialSource:
@@ -95,7 +92,7 @@ def groups_of(plan: Plan, directory: Path) -> list[Group]:
     """
     runs: dict[str, list[RunHistory]] = {}
     for trial in plan.trials:
-        if is_finished(directory, trial):
+        if is_finished(directory / trial.name):
             try:
                 runs.setdefault(trial.label, []).append(from_directory(directory / trial.name))
             except CheckpointError as error:
@@ -154,7 +151,7 @@ def directory_flags(plan: Plan, directory: Path) -> list[str]:
 
 
 @contextmanager
-def here(plan: Plan, n_trials: int, directory: Path, options: SweepOptions) -> Iterator[Engine]:
+def here(plan: Plan, n_trials: int, options: SweepOptions) -> Iterator[Engine]:
     """This machine, divided among the trials.
 
     Raises:
@@ -162,11 +159,11 @@ def here(plan: Plan, n_trials: int, directory: Path, options: SweepOptions) -> I
     """
     shares = share_machine(plan, n_trials, options)
     with shares.leased() as each:
-        yield Engine(shares.n_cores, str(shares), partial(run_here, plan, directory, each, tell))
+        yield Engine(shares.n_cores, str(shares), partial(run_here, each))
 
 
 @contextmanager
-def on_cluster(plan: Plan, directory: Path, options: SweepOptions) -> Iterator[Engine]:
+def on_cluster(plan: Plan, options: SweepOptions) -> Iterator[Engine]:
     """A Ray cluster.
 
     Raises:
@@ -181,11 +178,9 @@ def on_cluster(plan: Plan, directory: Path, options: SweepOptions) -> Iterator[E
 
     memory = memory_of(plan)
     with sweep_ray.connected(options.address):
-        needs_gpu = plan.takes_gpu and sweep_ray.has_gpus()
-        asked = options.cores or plan.cores
-        n_cores = sweep_ray.cores_of_a_trial(asked, useful_cores(plan), memory, needs_gpu)
+        n_cores = sweep_ray.cores_of_a_trial(plan, options.cores or plan.cores, useful_cores(plan), memory)
         words = sweep_ray.cluster_in_words(n_cores, memory)
-        yield Engine(n_cores, words, partial(sweep_ray.run_on_cluster, plan, directory, n_cores, memory, tell))
+        yield Engine(n_cores, words, partial(sweep_ray.run_on_cluster, n_cores, memory))
 
 
 def run(argv: list[str]) -> int:
@@ -212,18 +207,17 @@ def run(argv: list[str]) -> int:
     results: dict[str, Result] = {}
     stop_code = 0
     if n_to_run:
-        is_here = options.address is None
-        engine = here(plan, n_to_run, directory, options) if is_here else on_cluster(plan, directory, options)
+        engine = here(plan, n_to_run, options) if options.address is None else on_cluster(plan, options)
         # The signals last: Ray has its own way with them once it is connected.
         with engine as machines, lock, StopSignal() as stop:
             if given.script is not None:
                 save_plan(replace(plan, cores=machines.n_cores), directory)
             trials_in_words = f"{n_to_run} trial{'s' if n_to_run > 1 else ''} of {plan.script}"
             tell(f"{plan.name}: {trials_in_words} to run in {directory}; {machines.words}")
-            results = machines.run(source_of(plan, to_run, directory), stop)
+            results = machines.run(Work(plan, directory, source_of(plan, to_run, directory), stop, tell))
             stop_code = stop.exit_code
     if options.only:
-        n_finished = sum(is_finished(directory, trial) for trial in trials)
+        n_finished = sum(is_finished(directory / trial.name) for trial in trials)
         print(f"{n_finished} of {len(trials)} chosen trials are finished.", flush=True)
     else:
         report(load_plan(directory), directory, results)  # a search has added trials to the plan
@@ -231,12 +225,8 @@ def run(argv: list[str]) -> int:
 
 
 def main() -> None:
-    try:
+    with mistakes_in_one_line():
         sys.exit(run(sys.argv[1:]))
-    except (SettingError, CheckpointError) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
 
 
 if __name__ == "__main__":

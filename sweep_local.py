@@ -2,15 +2,13 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Self
 
 from tqdm import tqdm
 
-from process import StopSignal
-from progress_file import Progress, read_progress
-from sweep_plan import Plan
-from sweep_source import TrialSource
+from progress_file import Progress
+from sweep_source import TrialSource, WatchedProgress, Work
 from sweep_trial import Result, Share, TrialRun
 
 POLL_INTERVAL_S = 0.3
@@ -18,23 +16,12 @@ POLL_INTERVAL_S = 0.3
 LOOK_INTERVAL_S = 2.0
 
 
-def run_here(
-    plan: Plan,
-    directory: Path,
-    shares: Sequence[Share],
-    tell: Callable[[str], None],
-    source: TrialSource,
-    stop: StopSignal,
-) -> dict[str, Result]:
+def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
     """Run trials until there are no more, or a stop was asked for.
 
     Args:
-        plan: the sweep.
-        directory: the sweep's directory.
         shares: what each of the trials has that run at a time.
-        tell: shows a line to the user.
-        source: where the trials come from.
-        stop: whether a signal has asked for the end.
+        work: the sweep.
 
     Returns:
         How each trial ended that was begun, by its name.
@@ -44,23 +31,24 @@ def run_here(
     has_stopped = False
     with TrialLines(len(shares)) as lines:
         while True:
-            if stop.received is not None and not has_stopped:
+            if work.stop.received is not None and not has_stopped:
                 has_stopped = True
                 for watched in running.values():
                     watched.run.stop()
             for slot, share in enumerate(shares):
-                if slot not in running and not has_stopped and (trial := source.next()) is not None:
-                    running[slot] = WatchedTrial(TrialRun(plan, trial, directory / trial.name, share))
+                if slot not in running and not has_stopped and (trial := work.source.next()) is not None:
+                    running[slot] = WatchedTrial(TrialRun(work.plan, trial, work.directory / trial.name, share))
             if not running:
                 return results
             for slot, watched in list(running.items()):
-                result = watched.poll(source)
+                result = watched.poll(work.source)
                 lines.show(slot, watched)
                 if result is not None:
-                    results[watched.run.trial.name] = result
+                    name = watched.run.trial.name
+                    results[name] = result
                     del running[slot]
                     lines.clear(slot)
-                    tell(ending(watched.run.trial.name, result, watched.progress))
+                    work.tell(ending(name, result, watched.progress.latest))
             time.sleep(POLL_INTERVAL_S)
 
 
@@ -73,7 +61,7 @@ class WatchedTrial:
 
     def __init__(self, run: TrialRun) -> None:
         self.run = run
-        self.progress = read_progress(run.directory)
+        self.progress = WatchedProgress(run.trial, run.directory)
         self._looked_at = time.monotonic()
 
     def poll(self, source: TrialSource) -> Result | None:
@@ -83,15 +71,12 @@ class WatchedTrial:
         if result is None and now - self._looked_at < LOOK_INTERVAL_S:
             return None
         self._looked_at = now
-        n_before = 0 if self.progress is None else len(self.progress.evaluations)
-        self.progress = read_progress(self.run.directory)
+        was_evaluated = self.progress.look()
         if result is not None:
-            source.ended(self.run.trial, result, self.progress)
-            return result
-        is_new = self.progress is not None and len(self.progress.evaluations) != n_before
-        if self.progress is not None and is_new and source.is_hopeless(self.run.trial, self.progress):
+            source.ended(self.run.trial, result, self.progress.latest)
+        elif was_evaluated and self.progress.is_hopeless(source):
             self.run.stop("pruned")
-        return None
+        return result
 
 
 def ending(name: str, result: Result, progress: Progress | None) -> str:
@@ -136,7 +121,7 @@ class TrialLines:
 
     def show(self, slot: int, watched: WatchedTrial) -> None:
         """Show a trial's progress, if there is something new."""
-        line = line_of(watched.run.trial.name, watched.progress)
+        line = line_of(watched.run.trial.name, watched.progress.latest)
         if line != self._shown[slot]:
             self._shown[slot] = line
             self._bars[slot].set_description_str(line)
@@ -147,7 +132,7 @@ class TrialLines:
         """Take away the line of a trial that has ended."""
         self._bars[slot].set_description_str("")
 
-    def __enter__(self) -> "TrialLines":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,6 @@
 """What `sweep.py` can be asked for. It imports nothing heavy, so that a wrong flag is answered at once."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ from settings import (
     OneLineParser,
     SettingError,
     add_flags,
+    as_flags,
     check_settings,
     explicit_flags,
     fail,
     flag_of,
+    meant_by,
     parser_of,
     setting,
     shown,
@@ -76,9 +77,8 @@ class SweepOptions:
         check_settings(self)
         if (self.name is None) == (self.resume is None):
             raise SettingError("a sweep is begun with --name or resumed with --resume; give one of them")
-        if self.resume is not None and (
-            self.grid or self.seeds != (1,) or self.search is not None or self.retries != 2
-        ):
+        says_trials = self.grid or self.seeds != (1,) or self.search is not None or self.retries != DEFAULT_RETRIES
+        if self.resume is not None and says_trials:
             raise SettingError("--resume goes on with the sweep's own trials; leave out what says which they are")
         if (self.search is None) != (self.space is None):
             raise SettingError("--search says how many trials, and --space from which settings; give both or neither")
@@ -178,12 +178,9 @@ def _value_of(config_class: type, name: str, text: str) -> Any:
     """A setting's value, as its flag would be read; a mistake in it ends the process."""
     names = [field.name for field in dataclasses.fields(config_class)]
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        mend = f"did you mean {close[0]}?" if close else "--help of the script lists the settings"
-        fail(f"--grid: there is no setting {shown(name)}; {mend}")
-    flag = flag_of(name)
+        fail(f"--grid: there is no setting {shown(name)}; {meant_by(name, names, '--help of the script')}")
     is_switch = isinstance(config_class.__dataclass_fields__[name].default, bool)  # type: ignore[attr-defined]
     if is_switch and text not in ("true", "false"):
         fail(f"--grid {name}={shown(text)}: it is on or off; give true or false")
-    word = f"{flag}={text}" if not is_switch else flag if text == "true" else flag.replace("--", "--no-", 1)
-    return explicit_flags(config_class, parser_of("", (config_class,)).parse_args([word]))[name]
+    words = as_flags(config_class, {name: text == "true" if is_switch else text})
+    return explicit_flags(config_class, parser_of("", (config_class,)).parse_args(words))[name]

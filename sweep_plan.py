@@ -29,7 +29,7 @@ PLAN_FILE = "sweep.json"
 FORMAT_VERSION = 1
 NO_NAME = re.compile(r"[^\w.+-]+")
 # A trial's name is that of its directory, and a part of its run's name.
-MAX_NAME = 80
+MAX_STEM = 80
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,9 @@ class Plan:
         """
         if name_or_path is None:
             return {}
-        recipe, agent, total = recipes.read(name_or_path), *AGENTS[self.script]
-        if recipe.agent != agent:
-            raise SettingError(f"--recipe {recipe.name} is for a {recipe.agent!r} agent, not for {self.script}")
+        recipe, (agent, total) = recipes.read(name_or_path), AGENTS[self.script]
         names = SCRIPTS[self.script].__dataclass_fields__  # type: ignore[attr-defined]
-        recipes.check_keys(recipe, [*names, *RECIPE_OPTIONS], total)
+        recipes.check_for(recipe, agent, self.script, [*names, *RECIPE_OPTIONS], total)
         return _fields(recipe.settings)
 
     def options_of(self, trial: Trial) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def _combinations(options: SweepOptions, given: CommandLine) -> Iterator[Trial]:
         label = ", ".join(f"{name}={value}" for name, value in varied.items()) or str(options.name)
         stem = "_".join(f"{name}-{value}" for name, value in varied.items())
         for seed in options.seeds:
-            seeded = NO_NAME.sub("-", f"{stem[:MAX_NAME]}_s{seed}".lstrip("_"))
+            seeded = NO_NAME.sub("-", f"{stem[:MAX_STEM]}_s{seed}".lstrip("_"))
             # Two settings may come to the same name, such as recipes of the same name in two folders.
             name = next(name for name in _with_numbers(seeded) if name not in names)
             names.add(name)

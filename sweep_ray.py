@@ -13,7 +13,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,11 @@ import ray
 
 from core_leases import leased_cores
 from output_file import replacing
-from process import StopSignal
-from progress_file import read_progress
 from settings import SettingError, shown
 from startup import one_line
 from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
 from sweep_plan import Plan, Trial, load_plan
-from sweep_source import TrialSource
+from sweep_source import WatchedProgress, Work
 from sweep_trial import HERE, LOG_FILE, Result, Share, TrialRun
 
 # How often Ray starts a trial again because its node was lost. That is no failure of the trial.
@@ -55,8 +53,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one") from None
+        raise _no_cluster(address, error) from None
     try:
         yield
     finally:
@@ -71,21 +68,26 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        why = one_line(str(error))
-        raise SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one") from None
+        raise _no_cluster(address, error) from None
 
 
-def cores_of_a_trial(asked: int | None, n_useful: int, memory: int, needs_gpu: bool) -> int:
+def _no_cluster(address: str, error: Exception) -> SettingError:
+    why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one")
+
+
+def cores_of_a_trial(plan: Plan, asked: int | None, n_useful: int, memory: int) -> int:
     """Cores for each trial: as many as are asked for, or else as help it and a node has.
 
     Raises:
         SettingError: if no node has them together with the memory and the GPU: the trials would wait for ever.
     """
+    on_gpu = needs_gpu(plan)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = [one for one in nodes if one.get("memory", 0) >= memory and (one.get("GPU", 0) > 0 or not needs_gpu)]
+    fitting = [one for one in nodes if one.get("memory", 0) >= memory and (one.get("GPU", 0) > 0 or not on_gpu)]
     most = max((int(one.get("CPU", 0)) for one in fitting), default=0)
     if most < (asked or 1):
-        gpu = " and a GPU" if needs_gpu else ""
+        gpu = " and a GPU" if on_gpu else ""
         raise SettingError(
             f"--address: no node of the cluster has {asked or 1} cores with {memory / 1e9:.1f} GB of memory{gpu}; "
             f"the most cores of one that has the rest are {most}"
@@ -93,9 +95,9 @@ def cores_of_a_trial(asked: int | None, n_useful: int, memory: int, needs_gpu: b
     return asked or min(n_useful, most)
 
 
-def has_gpus() -> bool:
-    """Whether a node of the cluster has a GPU."""
-    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+def needs_gpu(plan: Plan) -> bool:
+    """Whether the trials learn on GPUs: the cluster has some, and the plan takes them."""
+    return plan.takes_gpu and bool(ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def cluster_in_words(n_cores: int, memory: int) -> str:
@@ -106,31 +108,19 @@ def cluster_in_words(n_cores: int, memory: int) -> str:
     return f"Ray with {has.get('CPU', 0):.0f} cores{gpus} on {len(ray.nodes())} nodes, {each}"
 
 
-def run_on_cluster(
-    plan: Plan,
-    directory: Path,
-    n_cores: int,
-    memory: int,
-    tell: Callable[[str], None],
-    source: TrialSource,
-    stop: StopSignal,
-) -> dict[str, Result]:
+def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
     """Run trials on the connected cluster until there are no more, or a stop was asked for.
 
     Args:
-        plan: the sweep.
-        directory: the sweep's directory.
         n_cores: cores for each trial.
         memory: bytes for each trial.
-        tell: shows a line to the user.
-        source: where the trials come from.
-        stop: whether a signal has asked for the end.
+        work: the sweep.
 
     Returns:
         How each trial ended that was begun, by its name.
     """
-    directory = directory.resolve()
-    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if has_gpus() and plan.takes_gpu else 0}
+    directory, stop = work.directory.resolve(), work.stop
+    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if needs_gpu(work.plan) else 0}
     task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
     running: dict[Any, TaskedTrial] = {}
     has_stopped = False
@@ -138,7 +128,7 @@ def run_on_cluster(
     while True:
         # A node may have come since.
         n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // n_cores, 1)
-        while len(running) < n_slots and stop.received is None and (trial := source.next()) is not None:
+        while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:
             (directory / trial.name / STOP_FILE).unlink(missing_ok=True)
             running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
         if not running:
@@ -151,15 +141,18 @@ def run_on_cluster(
         done, _ = ray.wait(list(running), timeout=LOOK_INTERVAL_S)
         for ref in done:
             tasked = running.pop(ref)
-            result = results[tasked.trial.name] = _result_of(ref)
-            tasked.look(source)
-            source.ended(tasked.trial, result, tasked.progress)
-            tell(ending(tasked.trial.name, result, tasked.progress))
+            name, result = tasked.trial.name, _result_of(ref)
+            results[name] = result
+            tasked.progress.look()
+            work.source.ended(tasked.trial, result, tasked.progress.latest)
+            work.tell(ending(name, result, tasked.progress.latest))
         for tasked in running.values():
             if stop.received is not None:
                 tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
-            if tasked.look(source):
-                print(line_of(tasked.trial.name, tasked.progress), file=sys.stderr, flush=True)
+            if tasked.progress.look():
+                print(line_of(tasked.trial.name, tasked.progress.latest), file=sys.stderr, flush=True)
+                if tasked.progress.is_hopeless(work.source):
+                    tasked.stop("pruned")
 
 
 class TaskedTrial:
@@ -173,16 +166,7 @@ class TaskedTrial:
     def __init__(self, trial: Trial, directory: Path) -> None:
         self.trial = trial
         self.directory = directory
-        self.progress = read_progress(directory)
-
-    def look(self, source: TrialSource) -> bool:
-        """Look at its progress, end it early where the source says so, and tell whether it was evaluated since."""
-        before, self.progress = self.progress, read_progress(self.directory)
-        if self.progress is None or (before is not None and len(self.progress.evaluations) == len(before.evaluations)):
-            return False
-        if self.progress.evaluations and source.is_hopeless(self.trial, self.progress):
-            self.stop("pruned")
-        return True
+        self.progress = WatchedProgress(trial, directory)
 
     def stop(self, state: str) -> None:
         """Have the task ask the trial for a clean stop, on whatever node it is."""

@@ -17,7 +17,7 @@ from progress_file import Progress, read_progress
 from settings import SettingError
 from sweep_plan import PLAN_FILE, Plan, Trial, add_trial, trial_of
 from sweep_space import Search
-from sweep_trial import Result, read_result
+from sweep_trial import Result, is_finished, is_over
 
 # So many trials come to their end before others are measured by them.
 N_STARTUP = 3
@@ -61,13 +61,12 @@ class OptunaSearch:
     def _remember(self, trial: Trial) -> None:
         """Tell Optuna of a trial that is over; one that is not is gone on with."""
         directory = self._directory / trial.name
-        result, progress = read_result(directory), read_progress(directory)
+        progress, is_whole = read_progress(directory), is_finished(directory)
         evaluations = () if progress is None else progress.evaluations
-        if result is None or result.state not in ("finished", "pruned") or not evaluations:
+        if not is_over(directory) or not evaluations:
             self._unfinished.append(trial)
             return
         try:
-            is_whole = result.state == "finished"
             told = optuna.create_trial(
                 state=TrialState.COMPLETE if is_whole else TrialState.PRUNED,
                 value=max(one.mean_return for one in evaluations) if is_whole else None,

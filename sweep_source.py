@@ -1,10 +1,13 @@
-"""Which trial of a sweep comes next, and which one is not worth going on with."""
+"""What an engine has to do: which trial of a sweep comes next, and which one is not worth going on with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from progress_file import Progress
-from sweep_plan import Trial
+from process import StopSignal
+from progress_file import Progress, read_progress
+from sweep_plan import Plan, Trial
 from sweep_trial import Result
 
 
@@ -39,3 +42,49 @@ class GivenTrials:
 
     def ended(self, trial: Trial, result: Result, progress: Progress | None) -> None:
         """Nothing depends on it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine is given.
+
+    Attributes:
+        plan: the sweep.
+        directory: the sweep's directory.
+        source: where the trials come from.
+        stop: whether a signal has asked for the end.
+        tell: shows a line to the user.
+    """
+
+    plan: Plan
+    directory: Path
+    source: TrialSource
+    stop: StopSignal
+    tell: Callable[[str], None]
+
+
+class WatchedProgress:
+    """The progress of a trial, as its directory showed it when it was last looked at.
+
+    Args:
+        trial: the trial.
+        directory: its directory.
+
+    Attributes:
+        latest: the progress; None while there is none.
+    """
+
+    def __init__(self, trial: Trial, directory: Path) -> None:
+        self._trial = trial
+        self._directory = directory
+        self.latest = read_progress(directory)
+
+    def look(self) -> bool:
+        """Look again, and tell whether the trial was evaluated since."""
+        before, self.latest = self.latest, read_progress(self._directory)
+        n_before = 0 if before is None else len(before.evaluations)
+        return self.latest is not None and len(self.latest.evaluations) != n_before
+
+    def is_hopeless(self, source: TrialSource) -> bool:
+        """Whether the source ends the trial early."""
+        return self.latest is not None and source.is_hopeless(self._trial, self.latest)

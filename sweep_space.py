@@ -5,14 +5,13 @@ n_epochs = { low = 2, high = 8, step = 2 }
 use_gaussian = { choices = [true, false] }
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipe import read_toml
-from settings import MAX_NUMBER, SettingError, shown
+from settings import MAX_NUMBER, SettingError, meant_by, shown
 from sweep_options import SCRIPTS
 
 RANGE_KEYS = {"low", "high", "log", "step"}
@@ -44,9 +43,9 @@ def read_space(path: Path, script: str) -> dict[str, dict[str, Any]]:
     known = [name for name in fields if name != "seed"]
     for name, one in content.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {close[0]}?" if close else "--help of the script lists the settings"
-            raise SettingError(f"{where}: there is no setting {shown(name)}; {mend}")
+            raise SettingError(
+                f"{where}: there is no setting {shown(name)}; {meant_by(name, known, f'--help of {script}')}"
+            )
         is_whole = type(fields[name].default) is int
         if isinstance(one, dict) and is_whole and any(type(value) is float for value in one.values()):
             raise SettingError(f"{where}: {name} is a whole number, so its low, high and step must be, too")

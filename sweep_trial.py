@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 import checkpoint
-from checkpoint import CheckpointError
 from output_file import replacing
 from paths import is_server
 from process import lock_directory
-from run_history import SCORE_FILE, score_of_best
+from run_history import SCORE_FILE, readable_score
 from settings import SettingError
 from startup import one_line
 from sweep_plan import Plan, Trial
@@ -80,6 +79,12 @@ def read_result(directory: Path) -> Result | None:
         return Result(plain["state"], int(plain["attempts"]), str(plain["reason"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the trial in a directory was run to its end, now or earlier."""
+    result = read_result(directory)
+    return result is not None and result.state == "finished"
 
 
 def is_over(directory: Path) -> bool:
@@ -169,12 +174,11 @@ class TrialRun:
             # A run that was killed after its first evaluation and before its first checkpoint begins again.
             checkpoint.remove(self.directory / checkpoint.BEST)
             return [script, *self.plan.new_flags(self.trial, self.directory)]
-        if self.plan.is_scored and not _is_scored(self.directory):
+        if self.plan.is_scored and readable_score(self.directory) is None:
             options = self.plan.options_of(self.trial)
             repo = options.get("aim_repo", ".")
-            is_tracked = options.get("aim", True) and not is_server(
-                repo
-            )  # a score is added to a repository on the disk
+            # A score is added to a repository on the disk only.
+            is_tracked = options.get("aim", True) and not is_server(repo)
             tracking = [f"--aim-repo={repo}"] if is_tracked else ["--no-aim"]
             best, to = self.directory / checkpoint.BEST, self.directory / SCORE_FILE
             return [str(HERE / "evaluate.py"), f"--checkpoint={best}", f"--json={to}", *tracking]
@@ -229,10 +233,3 @@ def is_trained(directory: Path) -> bool:
     meta = checkpoint.read_meta(steps[0])
     total = meta.get("total_steps")
     return type(total) is int and meta.get("steps", 0) >= total and meta.get("evaluated_at") == meta.get("steps")
-
-
-def _is_scored(directory: Path) -> bool:
-    try:
-        return score_of_best(directory) is not None
-    except CheckpointError:
-        return False

@@ -23,7 +23,7 @@ MODELLED = (4, 16, 64)
 
 
 def steps_per_second(n_envs: int, n_workers: int, steps: int) -> float:
-    """Steps a second of the last three quarters of a training; its start is left out."""
+    """Steps a second of a training's third quarter: not of its start, nor of the evaluation at its end."""
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
         flags = {
@@ -40,8 +40,8 @@ def steps_per_second(n_envs: int, n_workers: int, steps: int) -> float:
         command = [sys.executable, str(ROOT / "train_ppo.py"), *words, "--no-aim"]
         subprocess.run(command, cwd=directory, check=True, capture_output=True)
         metas = [checkpoint.read_meta(path) for path in checkpoint.whole_steps(run)]
-    # The newest was saved after the evaluation.
-    last, *_, first = metas[1:]
+    # The newest first; it was saved after the evaluation.
+    _, last, first = metas
     return (last["steps"] - first["steps"]) / (60.0 * (last["minutes"] - first["minutes"]))
 
 
@@ -62,7 +62,7 @@ def main() -> None:
         medians = {count: statistics.median(values) for count, values in rates.items()}
         for count, rate in medians.items():
             print(
-                f"{n_envs} environments in {count + 1} processes: {rate:,.0f} decisions/s, {repeat * rate:,.0f} "
+                f"{n_envs} environments in {count + 1} process{'es' if count else ''}: {rate:,.0f} decisions/s, {repeat * rate:,.0f} "
                 f"frames/s, {rate / medians[0]:.2f}x one process",
                 flush=True,
             )

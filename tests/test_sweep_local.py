@@ -14,7 +14,7 @@ from sweep_local import line_of, run_here
 from sweep_options import SweepOptions, parsed_command_line
 from sweep_plan import load_plan, make_plan, save_plan
 from sweep_search import OptunaSearch
-from sweep_source import GivenTrials
+from sweep_source import GivenTrials, Work
 from sweep_trial import Share, read_result
 from tests.stand_ins import stand_in
 
@@ -52,7 +52,7 @@ def run(plan, directory, source, n_slots=2):
     said = []
     share = Share(tuple(sorted(os.sched_getaffinity(0)))[:1])
     with StopSignal() as stop:
-        return run_here(plan, directory, [share] * n_slots, said.append, source, stop), said
+        return run_here([share] * n_slots, Work(plan, directory, source, stop, said.append)), said
 
 
 def test_every_trial_is_run_so_many_at_a_time(sweep, capsys):
