@@ -61,11 +61,9 @@ def main() -> None:
                 rates[count].append(steps_per_second(n_envs, count, args.steps))
         medians = {count: statistics.median(values) for count, values in rates.items()}
         for count, rate in medians.items():
-            print(
-                f"{n_envs} environments in {count + 1} process{'es' if count else ''}: {rate:,.0f} decisions/s, {repeat * rate:,.0f} "
-                f"frames/s, {rate / medians[0]:.2f}x one process",
-                flush=True,
-            )
+            where = f"{n_envs} environments in {count + 1} process{'es' if count else ''}"
+            ratio = f"{rate / medians[0]:.2f}x one process"
+            print(f"{where}: {rate:,.0f} decisions/s, {repeat * rate:,.0f} frames/s, {ratio}", flush=True)
         if len(medians) > 1:
             print(model_in_words(n_envs, medians[0], max(medians), medians[max(medians)]), flush=True)
 
