@@ -81,7 +81,8 @@ def _add_flag(group: "argparse._ArgumentGroup", field: "dataclasses.Field[Any]",
     if field.metadata["choices"]:
         text += f" ({' or '.join(field.metadata['choices'])})"
     if field.default not in (None, ()):
-        text += f" [{field.default}]"
+        default = field.default if isinstance(field.default, tuple) else (field.default,)
+        text += f" [{' '.join(map(str, default))}]"
     wanted = scalar_type(hint)
     group.add_argument(
         flag,
