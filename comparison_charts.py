@@ -30,8 +30,9 @@ COLUMNS = ("label", "run", "step", "frames", "minutes", "mean_return", "min_retu
 
 # Each has a colour of its own.
 MAX_SETTINGS = len(COLOURS)
-# Characters of all labels side by side.
-LEGEND_WIDTH = 150
+# Characters of the legend below a panel, and those that the line before a label takes.
+LEGEND_WIDTH = 60
+LINE_WIDTH = 9
 
 
 def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
@@ -66,8 +67,9 @@ def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
         # Given by hand: matplotlib would leave out a label that begins with _.
         labels = [_label(group) for group in groups]
         if n_left_out:
-            handles, labels = [*handles, Line2D([], [], color="none")], [*labels, f"{n_left_out} more are not drawn"]
-        n_columns = max(min(len(labels), 4, LEGEND_WIDTH // max(map(len, labels))), 1)
+            handles, labels = [*handles, Line2D([], [], color="none")], [*labels, f"{n_left_out} more, not drawn"]
+        n_columns = LEGEND_WIDTH * len(panels) // (LINE_WIDTH + max(map(len, labels)))
+        n_columns = max(min(n_columns, len(labels), 4), 1)
         figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
         for path in paths:
             with replacing(path) as new_path:

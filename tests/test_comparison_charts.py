@@ -83,4 +83,4 @@ def test_every_evaluation_is_a_line(tmp_path):
 def test_of_many_settings_some_are_drawn_and_the_rest_are_counted(svg):
     text = svg(*(group_of(f"a setting with a long name, number {number}", [900.0, 910.0]) for number in range(20)))
     assert text.count("a setting with a long name") == 7
-    assert ">13 more are not drawn<" in text
+    assert ">13 more, not drawn<" in text
