@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from tqdm import tqdm
@@ -40,8 +41,9 @@ def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 class ProgressBar:
     """Steps, time left, frames, frames a second and the latest episode's return, on stderr.
 
-    The time left follows from the mean speed since the training, or the part of it that `measure_from_here` begins,
-    has started. Evaluations and checkpoints count. After `MEASURE_S` seconds, one line says how long all of it takes.
+    The time left is that of the steps to go, at the mean speed since the training, or the part of it that
+    `measure_from_here` begins, has started, and that of the evaluations to go. A checkpoint's time counts as the
+    steps'. After `MEASURE_S` seconds, one line says how long all of it takes.
 
     Where stderr is no terminal, it is a plain line every half minute, and one at the end.
 
@@ -50,14 +52,21 @@ class ProgressBar:
         initial_steps: the step at which it is now.
         frames_at: the frames driven up to a step.
         headline: what that line begins with: the machine and the settings.
+        evaluations_after: the number of evaluations after a step.
 
     Attributes:
+        seconds_per_evaluation: what an evaluation takes; 0 until something is known.
         seconds_left: as the training goes now; None until its speed is known.
         report: called when the seconds left are known first, and every half minute from then on.
     """
 
     def __init__(
-        self, total_steps: int, initial_steps: int, frames_at: Callable[[int], int], headline: str = ""
+        self,
+        total_steps: int,
+        initial_steps: int,
+        frames_at: Callable[[int], int],
+        headline: str = "",
+        evaluations_after: Callable[[int], int] = lambda _: 0,
     ) -> None:
         self._is_terminal = sys.stderr.isatty()
         # Words before the bar: at 80 columns it is the bar that gives way.
@@ -73,6 +82,9 @@ class ProgressBar:
         self._total_steps = total_steps
         self._frames_at = frames_at
         self._headline = headline
+        self._evaluations_after = evaluations_after
+        self.seconds_per_evaluation = 0.0
+        self._evaluated_s = 0.0  # in evaluations, since the speed is measured
         self._latest_return: float | None = None
         self._steps = initial_steps
         self._measured_from: tuple[float, int] | None = None  # when, and at which step
@@ -89,6 +101,15 @@ class ProgressBar:
     def measure_from_here(self) -> None:
         """Forget the speed so far: the steps from here on take another time than those before."""
         self._measured_from = None
+        self._evaluated_s = 0.0
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """While entered, an evaluation runs, whose time is not that of steps."""
+        start = time.perf_counter()
+        yield
+        self.seconds_per_evaluation = time.perf_counter() - start
+        self._evaluated_s += self.seconds_per_evaluation
 
     def update(self, steps: int, latest_return: float | None) -> None:
         """Show `steps`, and the return of the episode that ended last if one did."""
@@ -118,12 +139,13 @@ class ProgressBar:
         """How far the training is, in 80 columns for trainings of up to some million steps."""
         assert self._measured_from is not None
         start, first_step = self._measured_from
-        seconds = max(now - start, 1e-9)
+        seconds = max(now - start - self._evaluated_s, 1e-9)
         frames = self._frames_at(self._steps)
         left = "?"
         if seconds > MEASURE_S and self._steps > first_step:
             steps_per_second = (self._steps - first_step) / seconds
-            self.seconds_left = (self._total_steps - self._steps) / steps_per_second
+            evaluations_s = self._evaluations_after(self._steps) * self.seconds_per_evaluation
+            self.seconds_left = (self._total_steps - self._steps) / steps_per_second + evaluations_s
             left = tqdm.format_interval(self.seconds_left)
             if self.report is not None and (self._reported is None or now - self._reported >= LINE_INTERVAL_S):
                 self._reported = now

@@ -125,6 +125,11 @@ class Job:
     resumed: Checkpoint | None
     provenance: dict[str, Any]
 
+    def evaluations_after(self, step: int) -> int:
+        """How many evaluations there are after a step: one at each multiple of `--eval-freq`, and one at the end."""
+        every = self.options.eval_freq
+        return max(-(-self.total_steps // every) - step // every, 0)
+
     @property
     def total_steps(self) -> int:
         """The step at which the training ends."""

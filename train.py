@@ -100,6 +100,7 @@ class Training:
         self.obs, _ = self.env.reset(seed=stage.seed)
         self.replay.start_episode(self.obs)
         run.resume(self._restore)
+        self._is_measured = False
         self._logged_at = time.perf_counter()
         self._logged_step, self._logged_updates = self.step, self.agent.n_updates
 
@@ -132,8 +133,9 @@ class Training:
     def _update(self) -> None:
         if self.config.anneal_lr:
             self.agent.set_lr_scale(1.0 - self.stage.progress(self.step))
-        if self.agent.n_updates == 0:
-            self.run.bar.measure_from_here()  # A random step is many times as fast.
+        if not self._is_measured:
+            self.run.measure_speed(policy_of(self.agent))  # A random step is many times as fast.
+            self._is_measured = True
         # On a GPU this only queues the updates, which run while the CPU steps the game.
         for _ in range(self.config.updates_per_step):
             self.agent.update(self.replay)

@@ -230,6 +230,7 @@ class TrainingLoop(BaseCallback):
         assert isinstance(self.model, PPO)
         self.ppo = self.model
         self._n_updates_seen = self.ppo._n_updates
+        self.run.measure_speed(policy_of(self.ppo.policy))
 
     def _on_rollout_start(self) -> None:
         self._after_update()

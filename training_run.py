@@ -186,7 +186,9 @@ class TrainingRun:
                 # Since it was looked at, another training has been there.
                 raise SettingError(f"--checkpoint-dir {job.directory} holds a run by now; name another")
             steps = job.resumed_meta.get("steps", 0)
-            with ProgressBar(job.total_steps, steps, job.frames_at, _headline(job, device)) as bar:
+            with ProgressBar(
+                job.total_steps, steps, job.frames_at, _headline(job, device), job.evaluations_after
+            ) as bar:
                 run = cls(job, device, stop, tracker, bar)
                 yield run
                 run._write_progress()
@@ -256,6 +258,13 @@ class TrainingRun:
         """What a shell expects: 128 + a stop signal's number, 1 where the end could not be saved, else 0."""
         return self.stop.exit_code or int(self.saved_at != self.bar.steps)
 
+    def measure_speed(self, policy: Policy) -> None:
+        """Measure the training's speed from here on, and what an evaluation takes by driving one of its tracks."""
+        start = time.perf_counter()
+        drive(policy, self.evaluator.env, self.evaluator.tracks[0])
+        self.bar.seconds_per_evaluation = len(self.evaluator.tracks) * (time.perf_counter() - start)
+        self.bar.measure_from_here()
+
     def evaluate(self, policy: Policy, step: int) -> Score | None:
         """Score a policy, say so and show it in Aim; `evaluator.is_best` tells whether to keep it.
 
@@ -273,13 +282,14 @@ class TrainingRun:
             trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
             return trajectories[-1].result
 
-        result = self.evaluator.evaluate(policy, step, self.stop, drive_track)
+        with self.bar.evaluating():
+            result = self.evaluator.evaluate(policy, step, self.stop, drive_track)
+            if trajectories and result is not None:
+                show_driving(self.tracker, trajectories, step)
         self.bar.update(self.bar.steps, None)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")
             self._remember(result, step)
-            if trajectories:
-                show_driving(self.tracker, trajectories, step)
         return result
 
     def _remember(self, result: Score, step: int) -> None:

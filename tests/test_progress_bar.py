@@ -84,7 +84,7 @@ def test_the_time_left_follows_from_the_mean_speed(clock, capsys):
         bar.update(200, None)
         bar.update(201, None)
         assert said(capsys).count("2 cores: 10 steps/s, 01:20 to go") == 1
-        clock[0] += 60.0  # an evaluation, say
+        clock[0] += 60.0  # a checkpoint, say
         bar.update(400, None)
     last = said(capsys)[-1]
     assert "02:00 left" in last, "400 steps took 80 seconds, so 600 take 120"
@@ -101,6 +101,25 @@ def test_steps_that_cost_less_than_those_to_come_do_not_count(clock, capsys):
         clock[0] += 20.0
         bar.update(1_900, None)
     assert "2 cores: 45 steps/s, 03:00 to go" in said(capsys)
+
+
+def test_evaluations_to_come_are_part_of_the_time_left(clock, capsys):
+    def evaluations_after(step):
+        return 10 - step // 100
+
+    with ProgressBar(1_000, 0, lambda steps: 4 * steps, "2 cores", evaluations_after) as bar:
+        bar.seconds_per_evaluation = 20.0
+        bar.update(0, None)
+        clock[0] += 20.0
+        bar.update(50, None)
+        assert "2 cores: 2 steps/s, 09:40 to go" in said(capsys), "950 steps at 2.5, and 10 evaluations of 20 seconds"
+        clock[0] += 20.0
+        bar.update(100, None)
+        with bar.evaluating():
+            clock[0] += 40.0
+        bar.update(100, None)
+        assert bar.seconds_left == 900 / 2.5 + 9 * 40.0, "the evaluations took longer than was thought"
+    assert "400 frames, 10 fps" in said(capsys)[-1], "the speed is that of the steps"
 
 
 def test_a_resumed_training_measures_its_own_steps(clock, capsys):
