@@ -24,7 +24,7 @@ OTHER_PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.10 python
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
 	&& { echo "$$p"; break; }; done)
 
-.PHONY: help setup demo watch train test lint format ui soak clean
+.PHONY: help setup demo watch train test lint format ui bench soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,11 @@ format: .venv/.ready  ## format the code, and fix what ruff can fix
 
 ui: .venv/.ready  ## show the runs in Aim on http://127.0.0.1:43800 (PORT=43801: another port, REPO=DIR: other runs)
 	@$(WITH_MAKE) $(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)"
+
+bench: .venv/.ready  ## answer every question of benchmarks/ in half an hour: docs/benchmarks.md (ARGS="env_speed": one)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt \
+		|| echo "bench: EnvPool could not be installed; it is left out" >&2
+	$(WITH_MAKE) $(BIN)/python -m benchmarks.book $(ARGS)
 
 soak: .venv/.ready  ## try kills, damaged files, full disks and other faults on the real scripts, for half an hour
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -128,7 +128,7 @@ class Job:
     def evaluations_after(self, step: int) -> int:
         """How many evaluations there are after a step: one at each multiple of `--eval-freq`, and one at the end."""
         every = self.options.eval_freq
-        return max(-(-self.total_steps // every) - step // every, 0)
+        return 0 if step >= self.total_steps else -(-self.total_steps // every) - step // every
 
     @property
     def total_steps(self) -> int:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.policy_probe import make_agent_view, policy_and_tracks
+from benchmarks.findings import FRACTION, Figure, Table, tell
+from benchmarks.policy_probe import make_agent_view, probe_asked_for
 from car_racing import AgentView, game_of
 from car_racing.rules import LapProgress
 from car_racing.starts import before_bend, bends_against, put_car
 from scoring import Policy
+from settings import fail
 
 # A pass ends when the tiles up to this many after the bend's sharpest are judged, or after this many frames.
 TILES_AFTER_BEND = 10
@@ -43,17 +45,22 @@ def tiles_missed(policy: Policy, env: AgentView, track: int, bend: int) -> int:
 
 
 def main() -> None:
-    policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
-    env = make_agent_view(view)
+    probe = probe_asked_for(__doc__, "tracks", 400)
+    env = make_agent_view(probe.view)
     game = game_of(env)
     passes = []
-    for track in tracks:
+    for track in probe.tracks:
         env.reset(seed=track)
         # The game's own start is among the first and last tiles.
         for bend in [bend for bend in bends_against(game) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:
-            passes.append(tiles_missed(policy, env, track, bend))
-    n_missed = sum(missed > 0 for missed in passes)
-    print(f"tiles missed in {n_missed} of {len(passes)} passes ({n_missed / len(passes):.1%}), {sum(passes)} in all")
+            passes.append(tiles_missed(probe.policy, env, track, bend))
+    if not passes:
+        fail("--tracks: no such bend on these; give more")
+    figures = [
+        Figure(f"of {len(passes)} passes, those with missed tiles", [float(np.mean(np.array(passes) > 0))], FRACTION),
+        Figure("tiles missed in all", [float(sum(passes))], "tiles"),
+    ]
+    tell([Table(f"Sharp bends against the track's direction, {probe.name}", figures)], probe.json)
 
 
 if __name__ == "__main__":

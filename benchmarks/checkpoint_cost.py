@@ -6,7 +6,6 @@ SAC with a full replay buffer, its update with DrQ's encoder and with the light 
 rollout. Saved, flushed to the disk and checksummed, as in training.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ import torch
 
 import checkpoint
 import ppo
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
 from benchmarks.sac_update import DRQ
 from ppo_config import PPOConfig
 from process import capture_generators
@@ -37,8 +37,8 @@ def seconds(function: Callable[[], object], n: int = 5) -> float:
     return statistics.median(times)
 
 
-def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> None:
-    """Print SAC's. A step costs at least an update, so the fraction is an upper bound."""
+def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> Table:
+    """SAC's. A step costs at least an update, so the fraction is an upper bound."""
     agent, replay = SACAgent(config, device), make_replay(config, device)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (64, *config.view.obs_shape), np.uint8)
@@ -58,11 +58,11 @@ def sac_cost(config: SACConfig, device: torch.device, directory: Path) -> None:
 
     update()
     every = RunOptions().checkpoint_freq
-    report(f"SAC, {config.encoder} encoder", seconds(save), every * seconds(update), every)
+    return table(f"SAC, {config.encoder} encoder", seconds(save), every * seconds(update), every)
 
 
-def ppo_cost(config: PPOConfig, device: torch.device, directory: Path) -> None:
-    """Print PPO's: snapshots before every rollout, and a save."""
+def ppo_cost(config: PPOConfig, device: torch.device, directory: Path) -> Table:
+    """PPO's: snapshots before every rollout, and a save."""
     env = ppo.make_training_env(config)
     model = ppo.make_model(config, env, device)
     steps = config.n_envs * config.n_steps
@@ -72,24 +72,32 @@ def ppo_cost(config: PPOConfig, device: torch.device, directory: Path) -> None:
     save = seconds(lambda: checkpoint.save_step(directory, 1, {}, {**ppo.capture(model), **capture_generators()}))
     env.close()
     every = RunOptions().checkpoint_freq
-    report("PPO", save + snapshot * every / steps, learning * every / steps, every)
+    return table("PPO", save + snapshot * every / steps, learning * every / steps, every)
 
 
-def report(name: str, saving: float, training: float, every: int) -> None:
-    """Print the fraction of the time between two saves that saving takes."""
-    print(f"{name}: {saving:.2f} s of {training:.0f} s for {every:,} steps: {saving / training:.2%}", flush=True)
+def table(name: str, saving: float, training: float, every: int) -> Table:
+    """The time of saving against that of the steps between two saves."""
+    figures = [
+        Figure("saving", [saving], "s"),
+        Figure(f"{every:,} steps, between two saves", [training], "s"),
+        Figure("saving takes", [saving / training], FRACTION),
+    ]
+    return Table(f"Checkpoints of {name}", figures)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--directory", help="on the disk to save to [the system's temporary one]")
     options = parser.parse_args()
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        sac_cost(DRQ, device, Path(directory) / "drq")
-        sac_cost(SACConfig(), device, Path(directory) / "light")
-        ppo_cost(PPOConfig(), device, Path(directory) / "ppo")
+        tables = [
+            sac_cost(DRQ, device, Path(directory) / "drq"),
+            sac_cost(SACConfig(), device, Path(directory) / "light"),
+            ppo_cost(PPOConfig(), device, Path(directory) / "ppo"),
+        ]
+    tell(tables, options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ include the agent's whole view (grey, 84x84, stack of 4; resets as they come); E
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -19,8 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.findings import benchmark_parser, compared, tell
+
 # A contender steps about so many frames and returns frames a second.
 Contender = Callable[[int], float]
+ENVPOOL_MEND = "pip install -r benchmarks/requirements.txt"
 
 
 def driving_actions(n: int, n_envs: int = 1) -> NDArray[np.float32]:
@@ -176,7 +178,7 @@ def measure(name: str, cores: int, n_frames: int) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--frames", type=int, default=10_000, help="frames that the fast contenders drive in a round")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -192,17 +194,12 @@ def main() -> None:
             rate = measure(name, row.cores, round(options.frames * row.frames_scale))
             if rate is not None:
                 found[name].append(rate)
-    medians = {name: statistics.median(rates) for name, rates in found.items() if rates}
-    print(f"Frames a second, median of {options.rounds} rounds; one core unless said otherwise.\n")
-    for name, row in table.items():
-        if name not in medians:
-            print(f"{row.label:62} not measured: pip install -r benchmarks/requirements.txt")
-            continue
-        ratios = [
-            f"{medians[name] / medians[other]:.1f}x {table[other].label}" for other in row.against if other in medians
-        ]
-        spread = f"({min(found[name]):,.0f}-{max(found[name]):,.0f})"
-        print(f"{row.label:62} {medians[name]:>8,.0f} {spread:>18}  {'; '.join(ratios)}")
+    missing = [table[name].label for name, rates in found.items() if not rates]
+    note = f"Not measured ({ENVPOOL_MEND}): {'; '.join(missing)}." if missing else ""
+    rounds = {table[name].label: rates for name, rates in found.items()}
+    against = {row.label: [table[other].label for other in row.against] for row in table.values()}
+    title = "Frames a second of the game, on one core unless said otherwise"
+    tell([compared(title, "frames/s", rounds, against, note)], options.json)
 
 
 def _rate(work: Callable[[], int]) -> float:

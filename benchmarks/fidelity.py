@@ -1,15 +1,15 @@
 """How close the fast environment's picture is to the stock one's; also as a side-by-side picture.
 
-python -m benchmarks.fidelity [fidelity.png]
+python -m benchmarks.fidelity [--picture fidelity.png]
 """
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
 from output_file import replacing
 from references.stock_picture import POLICIES, compare, frame_pairs
 
@@ -35,11 +35,19 @@ def side_by_side(magnify: int = 8, scale: int = 3) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "fidelity.png")
-    with replacing(path) as new_path:
-        cv2.imwrite(str(new_path), side_by_side())
-    print(compare(range(6), 160))
-    print(f"{path}: fast, stock, and eight times their difference")
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--picture", type=Path, help="a file for frames of both and eight times their difference")
+    options = parser.parse_args()
+    if options.picture is not None:
+        with replacing(options.picture) as new_path:
+            cv2.imwrite(str(new_path), side_by_side())
+    found = compare(range(6), 160)
+    figures = [
+        Figure("mean absolute difference", [found.mean_difference], "levels of 255"),
+        Figure("pixels that differ by more than 16 levels", [found.fraction_off_by_16], FRACTION),
+        Figure("mean absolute difference of the worst frame", [found.worst_frame], "levels of 255"),
+    ]
+    tell([Table(f"The fast game's picture against the stock one's, {found.n_frames:,} frames", figures)], options.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Memory of a whole training, the time of a reset, and what 2,000 resets leave behind.
+"""Memory of each recipe's training, the time of a reset, and what 2,000 resets leave behind.
 
-python -m benchmarks.footprint
+python -m benchmarks.footprint [--recipes NAME ...]
+
+A recipe trains as it is, with a validation and a checkpoint early on. SAC's replay buffer is filled first, by random
+steps. The memory is that of all processes of the training; a page that several of them share counts once.
 """
 
 import statistics
@@ -13,7 +16,11 @@ from pathlib import Path
 import psutil
 from gymnasium.envs.box2d.car_racing import CarRacing
 
+from benchmarks.findings import Figure, Table, benchmark_parser, tell
 from car_racing import FastCarRacing
+from ppo_config import PPOConfig
+from recipe import RECIPES, Recipe, read
+from sac_config import SACConfig
 
 ROOT = Path(__file__).parent.parent
 MEGABYTE = 2**20
@@ -30,18 +37,35 @@ def proportional_set_size(process: psutil.Process) -> int:
     return total
 
 
-PPO_ARGS = "train_ppo.py --n-envs 8 --eval-freq 4096 --eval-tracks 2"
-# Random steps fill the whole replay buffer; then come updates, an evaluation and a checkpoint.
-SAC_ARGS = (
-    "train.py --replay-size 30000 --learning-starts 30000 --total-steps 30030 --eval-freq 30010 --eval-tracks 2 "
-    "--checkpoint-freq 30020"
-)
+# A training that is not at its end by then is stopped.
+SECONDS = 300.0
 
 
-def training_memory(command: str, seconds: float) -> tuple[int, int]:
-    """The largest proportional set size of a training within `seconds`, and its process count."""
+def names() -> list[str]:
+    """The recipes that there are."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def command_of(recipe: Recipe) -> list[str]:
+    """A training by a recipe up to its first evaluation and checkpoint, SAC's with a full replay buffer."""
+    if recipe.agent == "ppo":
+        n_envs = recipe.settings.get("n_envs", PPOConfig().n_envs)
+        rollout = n_envs * recipe.settings.get("n_steps", PPOConfig().n_steps)
+        script, total = "train_ppo.py", 4 * rollout
+        flags = {"--total-timesteps": total, "--eval-freq": rollout, "--checkpoint-freq": rollout}
+    else:
+        full = recipe.settings.get("replay_size", SACConfig().replay_size)
+        script, total = "train.py", full + 30
+        flags = {"--total-steps": total, "--learning-starts": full, "--eval-freq": full + 10}
+        flags["--checkpoint-freq"] = full + 20
+    words = [str(word) for pair in {**flags, "--eval-tracks": 2}.items() for word in pair]
+    return [script, "--recipe", recipe.name, *words]
+
+
+def training_memory(command: list[str]) -> tuple[int, int]:
+    """The largest proportional set size of a training, and its process count."""
     largest = n_processes = 0
-    script, *args = command.split()
+    script, *args = command
     with tempfile.TemporaryDirectory() as directory:
         training = psutil.Popen(
             [sys.executable, str(ROOT / script), *args],
@@ -50,7 +74,7 @@ def training_memory(command: str, seconds: float) -> tuple[int, int]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            end = time.monotonic() + seconds
+            end = time.monotonic() + SECONDS
             while time.monotonic() < end and training.poll() is None:
                 largest = max(largest, proportional_set_size(training))
                 n_processes = max(n_processes, 1 + len(training.children(recursive=True)))
@@ -87,12 +111,21 @@ def reset_growth(n: int = 2_000, warm_up: int = 200) -> float:
 
 
 def main() -> None:
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--recipes", nargs="*", default=names(), choices=names(), help="whose memory to measure [all]")
+    options = parser.parse_args()
     stock_ms, fast_ms = reset_times()
-    print(f"reset: stock {stock_ms:.1f} ms, ours {fast_ms:.1f} ms ({fast_ms / stock_ms:.2f}x)")
-    print(f"2,000 resets: {reset_growth():+.1f} MB")
-    for command, seconds in ((PPO_ARGS, 60.0), (SAC_ARGS, 300.0)):
-        largest, n_processes = training_memory(command, seconds)
-        print(f"{command}: at most {largest / MEGABYTE:.0f} MB (PSS) in {n_processes} processes", flush=True)
+    resets = [
+        Figure("stock Gymnasium", [stock_ms], "ms"),
+        Figure("ours", [fast_ms], "ms", {"stock Gymnasium": fast_ms / stock_ms}),
+        Figure("growth of the process over 2,000 resets", [reset_growth()], "MB"),
+    ]
+    memory = []
+    for name in options.recipes:
+        largest, n_processes = training_memory(command_of(read(name)))
+        label = f"{name}, {n_processes} process{'es' if n_processes > 1 else ''}"
+        memory.append(Figure(label, [largest / MEGABYTE], "MB"))
+    tell([Table("A reset", resets), Table("Memory of a training by each recipe, at most", memory)], options.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ lap's end says that the critic takes the end for a loss, which the policy then p
 the training's units: rewards divided by the standard deviation of the return.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
+from benchmarks.findings import Figure, Table, benchmark_parser, tell
 from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
 from policies import load_policy
 from ppo import load_networks
@@ -37,7 +37,7 @@ def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tracks", type=int, default=24)
     options = parser.parse_args()
@@ -51,10 +51,11 @@ def main() -> None:
     finished = [lap for lap in laps if len(lap) * view.action_repeat < MAX_EPISODE_FRAMES]
     if not finished:
         fail(f"--checkpoint {options.checkpoint}: its policy finished no lap of {options.tracks}; give a better one")
-    print(f"{len(finished)} laps finished of {len(laps)}")
-    tenths = [[float(np.mean(tenth)) for tenth in np.array_split(lap, 10)] for lap in finished]
-    print("mean value by tenth of the lap:", " ".join(f"{value:.2f}" for value in np.mean(tenths, axis=0)))
-    print(f"at the last step: {np.mean([lap[-1] for lap in finished]):.2f}")
+    tenths = np.mean([[np.mean(tenth) for tenth in np.array_split(lap, 10)] for lap in finished], axis=0)
+    figures = [Figure(f"tenth {i} of the lap", [float(value)], "") for i, value in enumerate(tenths, 1)]
+    figures.append(Figure("at the last step", [float(np.mean([lap[-1] for lap in finished]))], ""))
+    title = f"Mean value, {len(finished)} laps finished of {len(laps)}, {options.checkpoint}"
+    tell([Table(title, figures)], options.json)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.policy_probe import policy_and_tracks
+from benchmarks.findings import FRACTION, POINTS, Figure, Table, tell
+from benchmarks.policy_probe import probe_asked_for
 from car_racing import game_of, make_env
 from car_racing.starts import SHARP_BEND, turns
 from scoring import Score, drive
 
 
 def main() -> None:
-    policy, view, tracks = policy_and_tracks(__doc__, "tracks", 400)
-    env = make_env(view)
+    probe = probe_asked_for(__doc__, "tracks", 400)
+    env = make_env(probe.view)
     game = game_of(env)
     results, sharp = [], np.zeros(2, int)
     missed_on = {"left": 0, "right": 0}
-    for track in tracks:
-        result = drive(policy, env, track)
+    for track in probe.tracks:
+        result = drive(probe.policy, env, track)
         results.append(result)
         road = turns(game)
         sharp += [(road > SHARP_BEND).sum(), (road < -SHARP_BEND).sum()]
@@ -34,10 +35,18 @@ def main() -> None:
             missed_on[side] += 1
             print(f"track {track}: {result.episode_return:.1f}, first missed tile {first}, turn {road[first]:+.1f}")
     score = Score(results)
-    standard_error = score.std / len(results) ** 0.5
-    print(f"{score}; median {score.median:.1f}; standard error of the mean {standard_error:.1f}")
-    print(f"laps whose first missed tile is on a bend to the left: {missed_on['left']}, right: {missed_on['right']}")
-    print(f"tiles on sharp bends to the left: {sharp[0]}, to the right: {sharp[1]}")
+    figures = [
+        Figure("mean return", [score.mean], POINTS),
+        Figure("its standard error", [score.std / len(results) ** 0.5], POINTS),
+        Figure("median return", [score.median], POINTS),
+        Figure("worst return", [score.minimum], POINTS),
+        Figure("laps finished", [score.lap_finish_rate], FRACTION),
+        Figure("laps whose first missed tile is on a bend to the left", [missed_on["left"]], "laps"),
+        Figure("laps whose first missed tile is on a bend to the right", [missed_on["right"]], "laps"),
+        Figure("tiles on sharp bends to the left", [int(sharp[0])], "tiles"),
+        Figure("tiles on sharp bends to the right", [int(sharp[1])], "tiles"),
+    ]
+    tell([Table(f"{len(results)} development tracks in the fast game, {probe.name}", figures)], probe.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ in Aim. The steps are those of PPO at its defaults, and of SAC's update at its d
 longer in a training, so the fractions are upper bounds.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import checkpoint
 import ppo
 from aim_writer import AimTracker
 from benchmarks.checkpoint_cost import seconds
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
 from car_racing import make_env
 from driving_pictures import Trajectory, record
 from policies import load_policy
@@ -62,7 +62,7 @@ def sac_seconds(n_steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to show")
     options = parser.parse_args()
     torch.set_num_threads(1)  # idle threads that spin would blur the difference
@@ -82,9 +82,13 @@ def main() -> None:
         plain = seconds(lambda: [drive(policy, env, track) for track in tracks], 9)
         cost = seconds(lambda: show(tracker), 9) - plain
     torch.set_num_threads(N_THREADS)
-    print(f"{len(tracks)} tracks: {plain:.2f} s to drive, {cost:.2f} s more with pictures", flush=True)
-    for name, training in (("PPO", ppo_seconds(run.eval_freq)), ("SAC", sac_seconds(run.eval_freq))):
-        print(f"{name}: {cost / training:.2%} of the {training:.0f} s for {run.eval_freq:,} steps", flush=True)
+    figures = [
+        Figure(f"to drive {len(tracks)} tracks", [plain], "s"),
+        Figure("more, with pictures", [cost], "s"),
+        Figure(f"of the time of {run.eval_freq:,} steps of PPO", [cost / ppo_seconds(run.eval_freq)], FRACTION),
+        Figure(f"of the time of {run.eval_freq:,} steps of SAC", [cost / sac_seconds(run.eval_freq)], FRACTION),
+    ]
+    tell([Table("Pictures of an evaluation", figures)], options.json)
 
 
 if __name__ == "__main__":

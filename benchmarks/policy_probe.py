@@ -1,12 +1,13 @@
 """What the benchmarks that watch one policy on the development tracks have in common."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import checkpoint
+from benchmarks.findings import benchmark_parser
 from car_racing import AgentView, EpisodeStatistics, ViewConfig, make_env
 from policies import load_policy
 from scoring import Policy
@@ -14,18 +15,34 @@ from settings import fail
 from tracks import DEVELOPMENT_TRACKS
 
 
-def policy_and_tracks(doc: str | None, counted: str, n_tracks: int) -> tuple[Policy, ViewConfig, Sequence[int]]:
+@dataclass(frozen=True)
+class Probe:
+    """What such a benchmark was asked for.
+
+    Attributes:
+        name: the checkpoint, as it was named.
+        policy: its policy.
+        view: the view that it was trained with.
+        tracks: the seeds of the tracks.
+        json: a file for the figures, if one is wanted.
+    """
+
+    name: str
+    policy: Policy
+    view: ViewConfig
+    tracks: Sequence[int]
+    json: Path | None
+
+
+def probe_asked_for(doc: str | None, counted: str, n_tracks: int) -> Probe:
     """Read `--checkpoint` and `--<counted>` from the command line.
 
     Args:
         doc: the benchmark's docstring, for its help.
         counted: the flag that says how many development tracks to take.
         n_tracks: how many, if it is not given.
-
-    Returns:
-        The policy, the view that it was trained with, and the tracks' seeds.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(doc)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument(f"--{counted}", type=int, default=n_tracks, dest="n_tracks")
     options = parser.parse_args()
@@ -33,7 +50,7 @@ def policy_and_tracks(doc: str | None, counted: str, n_tracks: int) -> tuple[Pol
         fail(f"--{counted} must be from 1 to {len(DEVELOPMENT_TRACKS)}, not {options.n_tracks}")
     torch.set_num_threads(1)
     policy, view = policy_of(options.checkpoint)
-    return policy, view, DEVELOPMENT_TRACKS[: options.n_tracks]
+    return Probe(str(options.checkpoint), policy, view, DEVELOPMENT_TRACKS[: options.n_tracks], options.json)
 
 
 def policy_of(path: Path) -> tuple[Policy, ViewConfig]:

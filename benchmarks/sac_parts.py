@@ -6,7 +6,6 @@ The training is `train.py`'s own loop without tracking, evaluations and checkpoi
 parts inside it that have a row of their own. Reading the clock costs a few microseconds a part.
 """
 
-import argparse
 import shlex
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 import train
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
 from car_racing import TrainingEpisodes
 from process import keep_freed_memory
 from progress_bar import ProgressBar
@@ -82,7 +82,7 @@ class Stopwatch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--flags", default="", help="flags of train.py")
     parser.add_argument("--steps", type=int, default=500, help="steps that are timed")
     options = parser.parse_args()
@@ -111,10 +111,14 @@ def main() -> None:
         train.train(job)
     start, end = clock
     whole = end - start
-    rows = [*sorted(watch.seconds.items(), key=lambda row: -row[1])]
-    rows += [("the rest", whole - sum(watch.seconds.values())), ("all", whole)]
-    for name, seconds in rows:
-        print(f"{name:28} {1e3 * seconds / options.steps:6.2f} ms a step {seconds / whole:6.1%}")
+    parts = sorted(watch.seconds.items(), key=lambda part: -part[1])
+    parts.append(("the rest", whole - sum(watch.seconds.values())))
+    figures = [Figure(name, [seconds / whole], FRACTION) for name, seconds in parts]
+    figures.append(Figure("a whole step", [1e3 * whole / options.steps], "ms"))
+    tell(
+        [Table(f"Where the time of a SAC training goes{options.flags and f' ({options.flags})'}", figures)],
+        options.json,
+    )
 
 
 if __name__ == "__main__":

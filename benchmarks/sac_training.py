@@ -7,14 +7,14 @@ update to the last, so acting, the game, the replay buffer and the updates count
 all cores, and the other one on a single core with a single thread as well.
 """
 
-import argparse
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from benchmarks.findings import benchmark_parser, compared, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 # One update a step with small networks: today's defaults, which older checkouts must be told.
@@ -65,7 +65,7 @@ def rate(checkout: Path, flags: str, steps: int, is_on_one_core: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--other", type=Path, default=ROOT, help="another checkout of this project [this one]")
     parser.add_argument("--flags", default="", help="this checkout's flags")
     parser.add_argument("--other-flags", default=SKETCH, help="the other checkout's flags")
@@ -81,10 +81,9 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, (checkout, flags, is_on_one_core) in turns.items():
             rates[name].append(rate(checkout, flags, options.steps, is_on_one_core))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, found in rates.items():
-        ratio = medians[name] / medians["the other"]
-        print(f"{name:20} {medians[name]:6.1f} steps/s ({min(found):.1f}-{max(found):.1f})  {ratio:.2f}x the other")
+    against = {name: ["the other"] for name in turns if name != "the other"}
+    note = f"This: {options.flags or 'the defaults'}. The other: {options.other_flags or 'the defaults'}."
+    tell([compared("Steps a second of a whole SAC training", "steps/s", rates, against, note)], options.json)
 
 
 if __name__ == "__main__":

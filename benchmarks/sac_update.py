@@ -9,10 +9,9 @@ algorithm of ours, one plain step after another (`references/literal_sac.py`). R
 running mean of its parameters, as the others have none. They take turns.
 """
 
-import argparse
-import statistics
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from benchmarks.findings import Figure, Table, benchmark_parser, compared, tell
 from references.literal_sac import LiteralSAC
 from replay_buffer import Batch, ReplayBuffer
 from run_options import resolve_device
@@ -37,6 +37,7 @@ DRQ = replace(SAME_UPDATE, encoder="drq", hidden_dim=1024, batch_size=128, frame
 NETWORKS = (DRQ, SAME_UPDATE)
 N_TRANSITIONS = 2_000
 EPISODE_STEPS = 200
+MEGABYTE = 2**20
 
 
 class NaiveReplay:
@@ -148,8 +149,10 @@ def rate(update: Callable[[], object], n: int, device: torch.device) -> float:
     return n / (time.perf_counter() - start)
 
 
-def compare(config: SACConfig, device: torch.device, with_compile: bool, n_updates: int, n_rounds: int) -> None:
-    """Print the rates of all updates, and of both replay buffers, for one network."""
+def compare(
+    config: SACConfig, device: torch.device, with_compile: bool, n_updates: int, n_rounds: int
+) -> Iterator[Table]:
+    """The rates of all updates, and those and the sizes of both replay buffers, for one network."""
     agent, replay, naive = SACAgent(config, device), make_replay(config, device), NaiveReplay(config, device)
     literal, sb3 = LiteralSAC(agent), make_sb3(config, device)
     fill(config, replay, naive, sb3)
@@ -166,7 +169,7 @@ def compare(config: SACConfig, device: torch.device, with_compile: bool, n_updat
         "naive replay": lambda: naive.sample(config.batch_size, generator),
         "our replay": lambda: replay.sample(config.batch_size, generator),
     }
-    print(f"{config.encoder} encoder, heads of {config.hidden_dim}, batch of {config.batch_size}, on {device}")
+    networks = f"{config.encoder} encoder, heads of {config.hidden_dim}, batch of {config.batch_size}, on {device}"
     for unit, group, n in (("updates/s", updates, n_updates), ("batches/s", samples, 20 * n_updates)):
         rates: dict[str, list[float]] = {name: [] for name in group}
         for function in group.values():
@@ -174,28 +177,33 @@ def compare(config: SACConfig, device: torch.device, with_compile: bool, n_updat
         for _ in range(n_rounds):
             for name, function in group.items():
                 rates[name].append(rate(function, n, device))
-        medians = {name: statistics.median(found) for name, found in rates.items()}
-        for name, found in rates.items():
-            ratios = ", ".join(
-                f"{medians[name] / other:.2f}x {other_name}"
-                for other_name, other in medians.items()
-                if not other_name.startswith("our")
-            )
-            shown = f"  {ratios}" if name.startswith("our") else ""
-            print(f"  {name:18} {medians[name]:>9.2f} {unit} ({min(found):.2f}-{max(found):.2f}){shown}", flush=True)
+        others = [name for name in group if not name.startswith("our")]
+        against = {name: others for name in group if name.startswith("our")}
+        yield compared(f"{unit.capitalize()}: {networks}", unit, rates, against)
+    stored = SACConfig().replay_size * math.prod(config.view.obs_shape[1:])
+    yield Table(
+        f"Memory of {SACConfig().replay_size:,} transitions of {config.frame_stack} frames",
+        [
+            Figure("naive replay", [2 * stored * config.frame_stack / MEGABYTE], "MB"),
+            Figure("our replay", [stored / MEGABYTE], "MB", {"naive replay": 0.5 / config.frame_stack}),
+        ],
+        "Computed from the pictures' sizes; our replay stores each frame once.",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="measure ours with --compile as well")
     parser.add_argument("--updates", type=int, default=10, help="updates in a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     options = parser.parse_args()
     device = resolve_device(options.device)
+    tables: list[Table] = []
     for network in NETWORKS:
         config = replace(network, replay_size=N_TRANSITIONS)
-        compare(config, device, options.compile, options.updates, options.rounds)
+        tables += compare(config, device, options.compile, options.updates, options.rounds)
+    tell(tables, options.json)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 python -m benchmarks.same_driving --checkpoint checkpoints/<run>/best [--tracks 30]
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 import torch
 
+from benchmarks.findings import POINTS, Figure, Table, benchmark_parser, tell
 from benchmarks.policy_probe import policy_of
 from car_racing import make_env, make_stock_env
 from scoring import drive
@@ -16,7 +16,7 @@ from tracks import VALIDATION_TRACKS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tracks", type=int, default=30)
     options = parser.parse_args()
@@ -35,9 +35,13 @@ def main() -> None:
     fast_mean, stock_mean = (statistics.fmean(column) for column in zip(*returns, strict=True))
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / len(differences) ** 0.5
-    print(
-        f"fast {fast_mean:.1f}, stock {stock_mean:.1f}; paired difference {mean:+.1f} +- {error:.1f} (standard error)"
-    )
+    figures = [
+        Figure("return in the fast game", [fast_mean], POINTS),
+        Figure("return in the stock game", [stock_mean], POINTS),
+        Figure("paired difference", [mean], POINTS),
+        Figure("its standard error", [error], POINTS),
+    ]
+    tell([Table(f"{options.checkpoint} on {options.tracks} tracks of both games", figures)], options.json)
 
 
 if __name__ == "__main__":

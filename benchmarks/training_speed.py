@@ -1,69 +1,176 @@
-"""What the fast environment gains a whole PPO training: the same settings on stock Gymnasium and on ours, in one run.
+"""What this project gains a whole PPO training: frames a second of ours and of others, in turn, in one run.
 
-    python -m benchmarks.training_speed [--updates N] [--rounds N]
+    python -m benchmarks.training_speed [--steps N] [--rounds N]
 
-Stock is what a user of Stable-Baselines3 would take: `SubprocVecEnv` over `gymnasium.make("CarRacing-v3")`, here with
-the same view and training rules. The two take turns; collecting and updating both count.
+* RL Zoo's recipe on stock: the settings of RL Baselines3 Zoo's `ppo.yml` for CarRacing (64x64, 2 frames a decision, 10
+  epochs, gSDE) on `gymnasium.make("CarRacing-v3")`, all environments in one process, as RL Zoo runs them.
+* Stable-Baselines3 on stock: our settings, view, rules and policy, with `SubprocVecEnv`, a process an environment.
+* Stable-Baselines3 on our game: its own `CnnPolicy` with our settings, with `SubprocVecEnv` over the fast game.
+* Ours: `train_ppo.py`'s own model, environments and threads.
+
+Collecting and updating both count. RL Zoo's rollouts are shorter here than its recipe's, which changes neither the
+frames nor the updates of a decision.
 """
 
-import argparse
-import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import Any
 
 import gymnasium as gym
 import torch
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+from gymnasium.wrappers import GrayscaleObservation, ResizeObservation
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
+from torch import nn
 
-from car_racing import STOCK_ID, AgentView, TrainingEpisodes
+from benchmarks.findings import benchmark_parser, compared, tell
+from car_racing import STOCK_ID, AgentView, TrainingEpisodes, make_env
 from ppo import make_model, make_training_env
 from ppo_config import PPOConfig
 from process import keep_freed_memory
 from train_ppo import ThreadsForUpdates
 
+# Laps only, from their start and unmirrored: the stock game knows no others.
+CONFIG = PPOConfig(total_timesteps=10**9, lost_start_prob=0.0, mirror_prob=0.0)
+CPU = torch.device("cpu")
+ZOO_SKIP = 2
+ZOO, STOCK, SB3 = "RL Zoo's recipe on stock", "Stable-Baselines3 on stock", "Stable-Baselines3 on our game"
+OURS = "ours"
 
-def stock_training_env(config: PPOConfig) -> VecNormalize:
-    """Stable-Baselines3's own way: a process for each stock environment."""
+
+def normalised(env: VecEnv) -> VecNormalize:
+    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=CONFIG.gamma)
+
+
+class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
+    """Repeats each action and hands on the last picture, as RL Zoo's does."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total_reward, terminated, truncated = 0.0, False, False
+        for _ in range(ZOO_SKIP):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total_reward += float(reward)
+            if terminated or truncated:
+                break
+        return obs, total_reward, terminated, truncated, info
+
+
+def zoo_model() -> PPO:
+    """PPO as RL Baselines3 Zoo trains it on CarRacing."""
 
     def make() -> gym.Env:
-        return TrainingEpisodes(AgentView(gym.make(STOCK_ID), config.view), config.rules)
+        env: gym.Env = FrameSkip(gym.make(STOCK_ID))
+        return GrayscaleObservation(ResizeObservation(env, (64, 64)), keep_dim=True)
 
-    env: VecEnv = SubprocVecEnv([make] * config.n_envs)
-    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=config.gamma)
+    return PPO(
+        "CnnPolicy",
+        normalised(VecFrameStack(DummyVecEnv([make] * 8), 2)),
+        learning_rate=1e-4,
+        n_steps=CONFIG.n_steps,
+        batch_size=128,
+        n_epochs=10,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_range=0.2,
+        ent_coef=0.0,
+        use_sde=True,
+        sde_sample_freq=4,
+        policy_kwargs={
+            "log_std_init": -2,
+            "ortho_init": False,
+            "activation_fn": nn.GELU,
+            "net_arch": {"pi": [256], "vf": [256]},
+        },
+        device=CPU,
+    )
 
 
-def training_rate(is_ours: bool, n_updates: int) -> float:
-    """Frames a second of a training of `n_updates` updates, after one to warm up."""
-    # Laps only, from their start and unmirrored: the stock game knows no others.
-    config = PPOConfig(total_timesteps=10**9, n_envs=8, n_steps=256, lost_start_prob=0.0, mirror_prob=0.0)
-    if is_ours:
-        keep_freed_memory()
-    env = make_training_env(config) if is_ours else stock_training_env(config)
-    model = make_model(config, env, torch.device("cpu"))
-    callback = ThreadsForUpdates() if is_ours else None
-    steps = config.n_envs * config.n_steps
-    model.learn(steps, callback)
-    start = time.perf_counter()
-    model.learn(n_updates * steps, callback, reset_num_timesteps=False)
+def stock_model() -> PPO:
+    """Our settings and policy on the stock game, with Stable-Baselines3's own environments."""
+
+    def make() -> gym.Env:
+        return TrainingEpisodes(AgentView(gym.make(STOCK_ID), CONFIG.view), CONFIG.rules)
+
+    return make_model(CONFIG, normalised(SubprocVecEnv([make] * CONFIG.n_envs)), CPU)
+
+
+def sb3_model() -> PPO:
+    """Stable-Baselines3 as it comes, on our game."""
+
+    def make() -> gym.Env:
+        return make_env(CONFIG.view, CONFIG.rules)
+
+    return PPO(
+        "CnnPolicy",
+        normalised(SubprocVecEnv([make] * CONFIG.n_envs)),
+        learning_rate=CONFIG.learning_rate,
+        n_steps=CONFIG.n_steps,
+        batch_size=CONFIG.batch_size,
+        n_epochs=CONFIG.n_epochs,
+        gae_lambda=CONFIG.gae_lambda,
+        clip_range=CONFIG.clip_range,
+        ent_coef=CONFIG.ent_coef,
+        device=CPU,
+    )
+
+
+def our_model() -> PPO:
+    keep_freed_memory()
+    return make_model(CONFIG, make_training_env(CONFIG), CPU)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A training.
+
+    Attributes:
+        make: its model.
+        action_repeat: frames of a decision.
+        steps_scale: decisions that it takes as a multiple of those asked for; above 1 for fast ones.
+    """
+
+    make: Callable[[], PPO]
+    action_repeat: int
+    steps_scale: int
+
+
+CONTENDERS = {
+    ZOO: Contender(zoo_model, ZOO_SKIP, 1),
+    STOCK: Contender(stock_model, CONFIG.action_repeat, 1),
+    SB3: Contender(sb3_model, CONFIG.action_repeat, 4),
+    OURS: Contender(our_model, CONFIG.action_repeat, 8),
+}
+
+
+def frames_per_second(name: str, steps: int) -> float:
+    """Of a contender's training, after one update to warm up."""
+    contender = CONTENDERS[name]
+    model = contender.make()
+    callback = ThreadsForUpdates() if name == OURS else None
+    model.learn(CONFIG.rollout_size, callback)
+    first, start = model.num_timesteps, time.perf_counter()
+    model.learn(steps * contender.steps_scale, callback, reset_num_timesteps=False)
     seconds = time.perf_counter() - start
-    env.close()
-    return n_updates * steps * config.action_repeat / seconds
+    assert model.env is not None
+    model.env.close()
+    return (model.num_timesteps - first) * contender.action_repeat / seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2, help="updates of 2,048 steps that each training makes")
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--steps", type=int, default=2048, help="decisions that the slowest training takes")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     options = parser.parse_args()
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    for is_ours in [False, True] * options.rounds:
-        # A process each: what ours asks of the C library must not help the other.
+    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for name in [*CONTENDERS] * options.rounds:
+        # A process each: what ours asks of the C library must not help the others.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            rates[is_ours].append(pool.submit(training_rate, is_ours, options.updates).result())
-    for name, found in (("stock Gymnasium", rates[False]), ("ours", rates[True])):
-        print(f"{name:16} {statistics.median(found):>6,.0f} frames/s ({min(found):,.0f}-{max(found):,.0f})")
-    print(f"the whole training: {statistics.median(rates[True]) / statistics.median(rates[False]):.1f}x")
+            rates[name].append(pool.submit(frames_per_second, name, options.steps).result())
+    others = [ZOO, STOCK, SB3]
+    tell([compared("Frames a second of a whole PPO training", "frames/s", rates, {OURS: others})], options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ good policy loses the road on one lap in a hundred, too seldom to see in its sco
 
 import numpy as np
 
-from benchmarks.policy_probe import make_agent_view, policy_and_tracks
+from benchmarks.findings import FRACTION, Figure, Table, tell
+from benchmarks.policy_probe import make_agent_view, probe_asked_for
 from car_racing import AgentView, game_of, tiles_visited
 from car_racing.starts import find_placement, put_car
 from scoring import Policy
@@ -36,11 +37,13 @@ def frames_until_back(policy: Policy, env: AgentView, track: int) -> float:
 
 
 def main() -> None:
-    policy, view, tracks = policy_and_tracks(__doc__, "starts", 300)
-    env = make_agent_view(view)
-    frames = np.array([frames_until_back(policy, env, track) for track in tracks])
-    for limit in WITHIN_FRAMES:
-        print(f"back within {limit} frames: {np.mean(frames <= limit):.1%} of {len(frames)} lost starts")
+    probe = probe_asked_for(__doc__, "starts", 300)
+    env = make_agent_view(probe.view)
+    frames = np.array([frames_until_back(probe.policy, env, track) for track in probe.tracks])
+    figures = [
+        Figure(f"back within {limit} frames", [float(np.mean(frames <= limit))], FRACTION) for limit in WITHIN_FRAMES
+    ]
+    tell([Table(f"Of {len(frames)} starts beside the road, {probe.name}", figures)], probe.json)
 
 
 if __name__ == "__main__":

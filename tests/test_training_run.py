@@ -59,6 +59,25 @@ def test_evaluations_are_due_where_a_multiple_of_their_interval_is_passed_and_at
     assert not run.is_evaluation_due(1000)
 
 
+def test_evaluations_to_come_are_counted(run):
+    assert [run.job.evaluations_after(step) for step in (0, 299, 300, 899, 900, 1000)] == [4, 4, 3, 2, 1, 0]
+
+
+def test_an_evaluation_is_reckoned_from_one_track_before_there_was_one(run, monkeypatch):
+    driven, now = [], [0.0]
+
+    def drive(policy, env, track):
+        driven.append(track)
+        now[0] += 2.5
+
+    run.evaluator.tracks = VALIDATION_TRACKS[:20]
+    monkeypatch.setattr(training_run, "drive", drive)
+    monkeypatch.setattr(training_run.time, "perf_counter", lambda: now[0])
+    run.measure_speed(lambda obs: [0.0, 0.0, 0.0])
+    assert driven == [VALIDATION_TRACKS[0]]
+    assert run.bar.seconds_per_evaluation == 20 * 2.5
+
+
 def test_checkpoints_are_due_where_a_multiple_of_their_interval_is_passed_and_at_the_end(run):
     assert [step for step in (0, 299, 300, 999, 1000) if run.is_checkpoint_due(step)] == [300, 999, 1000]
     run.save_step(run.meta(310, 0), {})

@@ -1,0 +1,76 @@
+"""Whether a training slows down as it ages: its steps a second by quarters.
+
+    python -m benchmarks.ageing                        # two short trainings, tracked in Aim
+    python -m benchmarks.ageing checkpoints/<run> ...  # trainings that ran before
+
+It follows from the steps and the minutes of the evaluations, which every checkpoint holds. Minutes count evaluations
+too, and no pauses. What else ran on the machine meanwhile shows as well.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import checkpoint
+from benchmarks.findings import Figure, Table, benchmark_parser, tell
+from benchmarks.short_training import run_training
+from checkpoint import CheckpointError
+from run_history import Evaluation, evaluations_of
+from settings import fail
+
+QUARTERS = 4
+# SAC's replay buffer is full early on, as it is for most of a long training.
+TRAININGS = {
+    "PPO": ("train_ppo.py", 131_072, {}),
+    "SAC": ("train.py", 6_000, {"--learning-starts": 300, "--replay-size": 1_500}),
+}
+
+
+def evaluations_in(run: Path) -> tuple[Evaluation, ...]:
+    """The evaluations of a run's directory, by step."""
+    return evaluations_of(checkpoint.load(run, with_arrays=False).meta)
+
+
+def by_quarters(name: str, evaluations: Sequence[Evaluation]) -> Table:
+    """Steps a second between the evaluations nearest to the ends of each quarter.
+
+    The first quarter begins at the first evaluation: what came before it is the start.
+    """
+    timed = [one for one in evaluations if one.minutes is not None]
+    if len(timed) <= QUARTERS:
+        fail(f"{name}: it has {len(timed)} evaluations with their time; name a run with more than {QUARTERS}")
+    first, last = timed[0].step, timed[-1].step
+    ends = [first + (last - first) * quarter / QUARTERS for quarter in range(QUARTERS + 1)]
+    points = [min(timed, key=lambda one: abs(one.step - end)) for end in ends]
+    rates = []
+    for one, other in itertools.pairwise(points):
+        assert one.minutes is not None
+        assert other.minutes is not None
+        rates.append((other.step - one.step) / (60.0 * (other.minutes - one.minutes)))
+    figures = [Figure("quarter 1", [rates[0]], "steps/s")]
+    for number, rate in enumerate(rates[1:], 2):
+        figures.append(Figure(f"quarter {number}", [rate], "steps/s", {"quarter 1": rate / rates[0]}))
+    return Table(f"Steps a second of {name}, {last:,} steps", figures)
+
+
+def main() -> None:
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="a run's directory [two short trainings]")
+    options = parser.parse_args()
+    tables = []
+    try:
+        for run in options.runs:
+            tables.append(by_quarters(str(run), evaluations_in(run)))
+    except CheckpointError as error:
+        fail(f"RUN: {error}")
+    for agent, (script, steps, flags) in {} if options.runs else TRAININGS.items():
+        with TemporaryDirectory() as directory:
+            every = {"--eval-freq": steps // (2 * QUARTERS), "--eval-tracks": 1}
+            run = run_training(script, steps, {**flags, **every}, Path(directory), tracks=True)
+            tables.append(by_quarters(f"a training of {agent}, tracked in Aim", evaluations_in(run)))
+    tell(tables, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The benchmark book and what its benchmarks compute; nothing is timed here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ageing, book, footprint, training_speed, worker_scaling
+from benchmarks.book import QUESTIONS, Answer, Question
+from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
+from recipe import read
+from run_history import Evaluation
+
+# What has no question of its own.
+HELPERS = {"__init__", "book", "findings", "policy_probe", "short_training"}
+MACHINE = {"processor": "A processor", "cores": 2, "gpu": "none"}
+
+
+def test_every_benchmark_is_in_the_book():
+    modules = {path.stem for path in Path(book.__file__).parent.glob("*.py")}
+    assert {question.module for question in QUESTIONS} == modules - HELPERS
+    assert len({question.words for question in QUESTIONS}) == len(QUESTIONS)
+
+
+def test_contenders_are_compared_by_their_medians():
+    rounds = {"slow": [2.0, 1.0, 90.0], "fast": [8.0, 7.0, 10.0], "not installed": []}
+    table = compared("Speed", "frames/s", rounds, {"fast": ["slow", "not installed"]})
+    assert [figure.label for figure in table.figures] == ["slow", "fast"]
+    assert table.figures[1].ratios == {"slow": 4.0}
+    assert rows(table) == [
+        ["", "median", "from, to", "ratio"],
+        ["slow", "2 frames/s", "1, 90", ""],
+        ["fast", "8 frames/s", "7, 10", "4.00x slow"],
+    ]
+    assert "fast: 4.00x slow" in as_text(table).splitlines()
+
+
+def test_columns_with_nothing_in_them_are_left_out():
+    table = Table("Cost", [Figure("saving", [0.25], "s"), Figure("of the time", [0.001], FRACTION)])
+    assert rows(table) == [["", "value"], ["saving", "0.250 s"], ["of the time", "0.10%"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (12345.6, "frames/s", "12,346"),
+        (3.004, "s", "3.00"),
+        (7, "tiles", "7"),
+        (0.5, "%", "50.00%"),
+        (-0.04, "MB", "-0.0400"),
+    ],
+)
+def test_values_have_the_digits_that_count(value, unit, text):
+    assert shown(value, unit) == text
+
+
+def test_figures_come_back_from_their_file(tmp_path, capsys):
+    tables = [Table("Speed", [Figure("ours", [1.0, 2.0], "frames/s", {"stock": 3.0})], "A note."), Table("None", [])]
+    tell(tables, tmp_path / "figures.json")
+    assert from_json(json.loads((tmp_path / "figures.json").read_text())) == tables
+    assert "A note." in capsys.readouterr().out
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A book in a directory of its own, with two questions: one that is answered, and one that fails."""
+    answers = (
+        "import json, sys; path = sys.argv[sys.argv.index('--json') + 1]; figure = {'label': 'ours', 'values': [2.0], "
+        "'unit': 's', 'ratios': {}}; json.dump([{'title': 'Time', 'figures': [figure], 'note': ''}], open(path, 'w'))"
+    )
+    fails = "import sys; sys.exit('the reason')"
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    monkeypatch.setattr(book, "ANSWERS", tmp_path / "benchmarks.json")
+    monkeypatch.setattr(book, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(book, "QUESTIONS", (Question("good", "How long?"), Question("bad", "How often?")))
+    code = {"good": answers, "bad": fails}
+    monkeypatch.setattr(Question, "command", property(lambda self: f'python -c "{code[self.module]}"'))
+    monkeypatch.setattr(book.os, "getloadavg", lambda: (1.8, 0.0, 0.0))
+    return tmp_path
+
+
+def asked(monkeypatch, *words):
+    """The exit code of the book."""
+    monkeypatch.setattr(sys, "argv", ["book.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        book.main()
+    return ended.value.code
+
+
+def test_a_question_that_fails_is_named_and_the_others_are_answered(desk, monkeypatch, capsys):
+    assert asked(monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "bad failed: the reason" in said
+    assert "other work runs on this machine (its load is 1.8)" in said
+    page = (desk / "benchmarks.md").read_text()
+    assert page.index("## How long?") < page.index("| ours | 2 s |") < page.index("It failed: `the reason`")
+
+
+def test_answers_stay_where_only_some_questions_are_asked(desk, monkeypatch):
+    asked(monkeypatch)
+    before = book.read_answers()
+    assert asked(monkeypatch, "good") == 0
+    after = book.read_answers()
+    assert list(after) == ["good", "bad"]
+    assert after["bad"] == before["bad"]
+
+
+def test_an_unknown_question_is_named(desk, monkeypatch, capsys):
+    assert asked(monkeypatch, "god") == 2
+    assert "QUESTION god is not known; give some of good, bad" in capsys.readouterr().err
+    assert not (desk / "benchmarks.json").exists()
+
+
+def test_the_page_says_where_an_answer_is_from():
+    answer = Answer(
+        "env_speed", "python -m benchmarks.env_speed", 12.3, "0123456789 with uncommitted changes", MACHINE, []
+    )
+    page = book.page({"env_speed": answer})
+    assert "Commit 0123456 with uncommitted changes; 2 cores of A processor, no GPU; 12 seconds." in page
+    assert page.count("\n## ") == 1
+
+
+def evaluations(minutes):
+    """An evaluation each 100 steps, after so many minutes."""
+    return [Evaluation(100 * number, 400 * number, at, 0.0, 0.0, 0.0) for number, at in enumerate(minutes, 1)]
+
+
+def test_a_training_that_slows_down_shows_it_by_quarters():
+    minutes = [0.5, 1.5, 2.5, 4.5, 6.5, 8.5, 10.5, 15.5, 20.5]  # 100 steps a minute at first, then 50, 50 and 20
+    table = ageing.by_quarters("a run", evaluations(minutes))
+    assert [round(60 * figure.median, 6) for figure in table.figures] == [100, 50, 50, 20]
+    assert [figure.ratios.get("quarter 1") for figure in table.figures[1:]] == pytest.approx([0.5, 0.5, 0.2])
+
+
+def test_a_run_without_times_has_no_age(capsys):
+    with pytest.raises(SystemExit) as ended:
+        ageing.by_quarters("a run", evaluations([None] * 9))
+    assert ended.value.code == 2
+    assert "a run: it has 0 evaluations with their time; name a run with more than 4" in capsys.readouterr().err
+
+
+def test_the_model_of_more_cores_is_amdahls():
+    # A step takes 6 ms, 4 of them in the environments; two processes take 4 ms.
+    words = worker_scaling.model_in_words(8, 1 / 0.006, 1, 1 / 0.004)
+    assert "stepping environments takes 67% of one process's time" in words
+    assert "4 cores: 2.00x" in words
+    assert "16 cores: 2.40x; 64 cores: 2.40x" in words, "eight environments fill eight processes"
+    assert "at most 3.00x" in words
+
+
+@pytest.mark.parametrize("name", footprint.names())
+def test_memory_is_that_of_the_recipe_with_a_full_replay_buffer(name):
+    recipe = read(name)
+    script, *words = footprint.command_of(recipe)
+    assert words[:2] == ["--recipe", name]
+    flags = dict(zip(words[::2], words[1::2], strict=True))
+    if recipe.agent == "sac":
+        full = recipe.settings.get("replay_size", 30_000)
+        assert (script, int(flags["--learning-starts"])) == ("train.py", full)
+        assert full < int(flags["--eval-freq"]) < int(flags["--checkpoint-freq"]) < int(flags["--total-steps"])
+    else:
+        assert script == "train_ppo.py"
+        assert int(flags["--eval-freq"]) < int(flags["--total-timesteps"])
+
+
+def test_rl_zoos_training_is_that_of_its_recipe():
+    model = training_speed.zoo_model()
+    assert model.observation_space.shape == (2, 64, 64)
+    assert (model.n_envs, model.batch_size, model.n_epochs, model.use_sde) == (8, 128, 10, True)
+    game = model.env.venv.venv.envs[0].unwrapped
+    model.env.reset()
+    before = game.t
+    model.env.step([model.action_space.sample()] * 8)
+    assert game.t - before == pytest.approx(2 / 50), "two frames a decision"
+    model.env.close()
