@@ -8,7 +8,7 @@ from typing import Self
 from tqdm import tqdm
 
 from progress_file import Progress
-from sweep_source import TrialSource, WatchedProgress, Work
+from sweep_source import SweepClock, TrialSource, WatchedProgress, Work
 from sweep_trial import Result, Share, TrialRun
 
 POLL_INTERVAL_S = 0.3
@@ -28,6 +28,7 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
     """
     results: dict[str, Result] = {}
     running: dict[int, WatchedTrial] = {}
+    clock = SweepClock()
     has_stopped = False
     with TrialLines(len(shares)) as lines:
         while True:
@@ -38,6 +39,7 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
             for slot, share in enumerate(shares):
                 if slot not in running and not has_stopped and (trial := work.source.next()) is not None:
                     running[slot] = WatchedTrial(TrialRun(work.plan, trial, work.directory / trial.name, share))
+                    clock.began(trial.name)
             if not running:
                 return results
             for slot, watched in list(running.items()):
@@ -48,7 +50,11 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
                     results[name] = result
                     del running[slot]
                     lines.clear(slot)
+                    clock.ended(name)
                     work.tell(ending(name, result, watched.progress.latest))
+            progress = {watched.run.trial.name: watched.progress.latest for watched in running.values()}
+            if not has_stopped and (line := clock.words(progress, work.source.n_waiting)) is not None:
+                work.tell(line)
             time.sleep(POLL_INTERVAL_S)
 
 

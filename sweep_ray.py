@@ -26,7 +26,7 @@ from settings import SettingError, shown
 from startup import one_line
 from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
 from sweep_plan import Plan, Trial, load_plan
-from sweep_source import WatchedProgress, Work
+from sweep_source import SweepClock, WatchedProgress, Work
 from sweep_trial import HERE, LOG_FILE, Result, Share, TrialRun
 
 # How often Ray starts a trial again because its node was lost. That is no failure of the trial.
@@ -123,6 +123,7 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
     needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if needs_gpu(work.plan) else 0}
     task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
     running: dict[Any, TaskedTrial] = {}
+    clock = SweepClock()
     has_stopped = False
     results: dict[str, Result] = {}
     while True:
@@ -131,6 +132,7 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
         while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:
             (directory / trial.name / STOP_FILE).unlink(missing_ok=True)
             running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
+            clock.began(trial.name)
         if not running:
             return results
         if stop.received is not None and not has_stopped:
@@ -145,6 +147,7 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
             results[name] = result
             tasked.progress.look()
             work.source.ended(tasked.trial, result, tasked.progress.latest)
+            clock.ended(name)
             work.tell(ending(name, result, tasked.progress.latest))
         for tasked in running.values():
             if stop.received is not None:
@@ -153,6 +156,9 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
                 print(line_of(tasked.trial.name, tasked.progress.latest), file=sys.stderr, flush=True)
                 if tasked.progress.is_hopeless(work.source):
                     tasked.stop("pruned")
+        progress = {tasked.trial.name: tasked.progress.latest for tasked in running.values()}
+        if stop.received is None and (line := clock.words(progress, work.source.n_waiting)) is not None:
+            work.tell(line)
 
 
 class TaskedTrial:

@@ -78,6 +78,10 @@ class OptunaSearch:
         except ValueError as error:
             raise SettingError(f"--resume: {self._directory / PLAN_FILE} and its space differ ({error})") from None
 
+    @property
+    def n_waiting(self) -> int:
+        return len(self._unfinished) + self._search.n_trials - self._n_made
+
     def next(self) -> Trial | None:
         """The next trial: one that was left unfinished, or a new one."""
         if self._unfinished:

@@ -1,9 +1,13 @@
 """What an engine has to do: which trial of a sweep comes next, and which one is not worth going on with."""
 
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from tqdm import tqdm
 
 from process import StopSignal
 from progress_file import Progress, read_progress
@@ -13,6 +17,10 @@ from sweep_trial import Result
 
 class TrialSource(Protocol):
     """Where an engine takes its trials from."""
+
+    @property
+    def n_waiting(self) -> int:
+        """How many trials `next` has still to give."""
 
     def next(self) -> Trial | None:
         """The trial to begin or to go on with next; None when there are no more."""
@@ -33,6 +41,10 @@ class GivenTrials:
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self._waiting = list(trials)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
 
     def next(self) -> Trial | None:
         return self._waiting.pop(0) if self._waiting else None
@@ -88,3 +100,45 @@ class WatchedProgress:
     def is_hopeless(self, source: TrialSource) -> bool:
         """Whether the source ends the trial early."""
         return self.latest is not None and source.is_hopeless(self._trial, self.latest)
+
+
+class SweepClock:
+    """How long a sweep will take, by what its trials are known to take.
+
+    It is said as soon as each running trial knows the speed of its steps, and again whenever a trial has ended. A
+    trial that waits is taken to need as long as the others do.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[str, float] = {}
+        self._taken: list[float] = []
+        self._is_due = True
+
+    def began(self, name: str) -> None:
+        """Take note that a trial has begun."""
+        self._begun[name] = time.monotonic()
+
+    def ended(self, name: str) -> None:
+        """Take note that a trial has ended."""
+        self._taken.append(time.monotonic() - self._begun[name])
+        self._is_due = True
+
+    def words(self, running: Mapping[str, Progress | None], n_waiting: int) -> str | None:
+        """The time left in one line, where it is due and known.
+
+        Args:
+            running: the progress of each trial that runs.
+            n_waiting: how many are to come.
+        """
+        left = [None if progress is None else progress.seconds_left for progress in running.values()]
+        known = [seconds for seconds in left if seconds is not None]
+        if not self._is_due or not known or len(known) < len(left):
+            return None
+        self._is_due = False
+        now = time.monotonic()
+        whole = [now - self._begun[name] + seconds for name, seconds in zip(running, known, strict=True)]
+        waiting = n_waiting * statistics.fmean(self._taken + whole)
+        seconds_left = max((sum(known) + waiting) / len(running), *known)
+        n_left = n_waiting + len(running)
+        trials = f"{n_left} trial{'s' if n_left > 1 else ''} to end, {len(running)} at a time"
+        return f"some {tqdm.format_interval(seconds_left)} left: {trials}"

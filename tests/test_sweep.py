@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -10,8 +12,9 @@ import pytest
 import checkpoint
 from ppo_config import PPOConfig
 from sweep_trial import read_result
-from tests.helpers import SMALL, finish, save_ppo, start
+from tests.helpers import ROOT, SMALL, finish, save_ppo, start
 from tests.soak.runs import Finished
+from tests.stand_ins import stand_in
 from tests.trainings import GAME, train_small
 
 N_STEPS = 320
@@ -108,6 +111,32 @@ def test_a_stopped_sweep_says_how_to_go_on_and_a_failed_trial_is_named(tmp_path)
     assert "2 of 2 trials are not finished. Go on: " in stdout
     assert "sweep.py --resume odd" in stdout
     assert checkpoint.load(good).meta["steps"] > 0
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    saves_slowly = """
+    import signal
+    signal.signal(signal.SIGUSR1, lambda *_: (directory / "asked").touch())
+    (directory / "pid").write_text(str(os.getpid()))
+    while True:
+        time.sleep(1)
+    """
+    here = stand_in(tmp_path, saves_slowly)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import sweep_trial; "
+        f"sweep_trial.HERE = Path({str(here)!r}); sys.argv = ['sweep.py', 'train_ppo.py', '--name', 'x']; "
+        "import sweep; sweep.main()"
+    )
+    process = psutil.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    trial = tmp_path / "sweeps" / "x" / "s1"
+    wait_until((trial / "pid").exists, process)
+    process.send_signal(signal.SIGINT)
+    wait_until((trial / "asked").exists, process)
+    process.send_signal(signal.SIGINT)
+    code, *_ = finish(process, timeout=30)
+    assert code == 128 + signal.SIGINT
+    psutil.wait_procs([one for one in psutil.process_iter() if str(one.pid) == (trial / "pid").read_text()], 30)
+    assert not psutil.pid_exists(int((trial / "pid").read_text()))
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -15,7 +15,7 @@ from sweep_options import SweepOptions, parsed_command_line
 from sweep_plan import load_plan, make_plan, save_plan
 from sweep_search import OptunaSearch
 from sweep_source import GivenTrials, Work
-from sweep_trial import Share, read_result
+from sweep_trial import Share, is_over, read_result
 from tests.stand_ins import stand_in
 
 # Its validations grow with the learning rate. Between two of them it lives long enough to be looked at.
@@ -89,6 +89,22 @@ def test_a_search_ends_the_trials_that_lag_behind(sweep):
     assert sum(": pruned, validation" in line for line in said) == len(pruned)
     # All of them are over: nothing is left to go on with.
     assert OptunaSearch(load_plan(directory), directory).next() is None
+
+
+def test_what_was_given_up_is_tried_again_when_the_sweep_goes_on(sweep, tmp_path):
+    code = """
+    if not Path("mended").exists():
+        sys.exit("there is a hole in it")
+    save(100)
+    """
+    plan, directory = sweep(code, "--retries", "1")
+    results, said = run(plan, directory, GivenTrials(plan.trials), n_slots=1)
+    assert results["s1"].state == "failed"
+    assert said == ["s1: given up after 2 attempts: there is a hole in it"]
+    assert not is_over(directory / "s1")
+    (tmp_path / "mended").touch()
+    results, _ = run(plan, directory, GivenTrials(plan.trials), n_slots=1)
+    assert results["s1"].state == "finished"
 
 
 def test_a_line_fits_a_terminal():

@@ -1,17 +1,25 @@
 """A sweep on a Ray cluster of two nodes on this machine: a node that is lost changes nothing of what comes out."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 import checkpoint
+import sweep_trial
+from sweep_options import SweepOptions, parsed_command_line
+from sweep_plan import load_plan, make_plan, save_plan
 from sweep_trial import read_result
 from tests.helpers import finish, start
+from tests.stand_ins import stand_in
 from tests.test_sweep import TRIAL_FLAGS, assert_as_alone, wait_until
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+import sweep_ray
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two nodes need two cores"),
@@ -57,6 +65,25 @@ def test_a_lost_node_changes_nothing(cluster, tmp_path, monkeypatch):
     for seed, directory in enumerate(directories, 1):
         assert read_result(directory).state == "finished"
         assert_as_alone(tmp_path, seed, monkeypatch)
+
+
+@pytest.mark.parametrize("state", ["pruned", "stopped"])
+def test_a_task_ends_its_trial_as_it_is_asked_to(state, tmp_path, monkeypatch):
+    waits = "import signal; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138)); tell(10, [1.0]); time.sleep(120)"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_trial, "HERE", stand_in(tmp_path, waits))
+    given = parsed_command_line("", ["train_ppo.py", "--name", "x"])
+    options = SweepOptions(**given.sweep)
+    save_plan(make_plan(options, given), options.path)
+    (trial,) = load_plan(options.path).trials
+    tasked = sweep_ray.TaskedTrial(trial, options.path / trial.name)
+    with ThreadPoolExecutor() as pool:
+        task = pool.submit(sweep_ray._run_one, options.path, trial, 1)
+        while not tasked.progress.look():
+            time.sleep(0.05)
+        tasked.stop(state)
+        assert task.result(60)["state"] == state
+    assert not (tasked.directory / sweep_ray.STOP_FILE).exists(), "it would stop the trial that goes on"
 
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path):
