@@ -68,6 +68,7 @@ QUESTIONS = (
     Question("sac_parts", "Where does the time of a SAC training go?", "--steps 300"),
     Question("footprint", "How much memory does a training take, and how long a reset?"),
     Question("tracking_cost", "What does Aim cost a training?", "--rounds 2"),
+    Question("tracker_loss", "What does Aim lose where a machine is lost?"),
     Question("picture_cost", "What do the pictures of evaluations cost?"),
     Question("checkpoint_cost", "What do checkpoints cost?"),
     Question("ageing", "Does a training slow down as it ages?"),
