@@ -62,7 +62,7 @@ class Question:
 QUESTIONS = (
     Question("env_speed", "How fast is the game?", "--rounds 3 --frames 6000"),
     Question("training_speed", "How fast is a whole PPO training?", "--rounds 3 --steps 1024"),
-    Question("worker_scaling", "What do more processes bring PPO?", "--rounds 2"),
+    Question("worker_scaling", "What do more processes bring PPO?", "--rounds 2 --n-envs 8 16"),
     Question("sac_update", "How fast is an update of SAC, and its replay memory?", "--rounds 3 --updates 5"),
     Question("sac_training", "How fast is a whole SAC training on one core and on all?", "--rounds 2 --steps 300"),
     Question("sac_parts", "Where does the time of a SAC training go?", "--steps 300"),
