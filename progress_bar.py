@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from tqdm import tqdm
@@ -103,13 +102,12 @@ class ProgressBar:
         self._measured_from = None
         self._evaluated_s = 0.0
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """While entered, an evaluation runs, whose time is not that of steps."""
-        start = time.perf_counter()
-        yield
-        self.seconds_per_evaluation = time.perf_counter() - start
-        self._evaluated_s += self.seconds_per_evaluation
+    def evaluated(self, seconds: float, is_whole: bool) -> None:
+        """Take note of an evaluation, whose time is not that of steps; a whole one tells what the next will take."""
+        if self._measured_from is not None:
+            self._evaluated_s += seconds
+        if is_whole:
+            self.seconds_per_evaluation = seconds
 
     def update(self, steps: int, latest_return: float | None) -> None:
         """Show `steps`, and the return of the episode that ended last if one did."""

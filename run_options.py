@@ -38,6 +38,7 @@ class AgentSpec:
         config_class: the dataclass of its settings; derives from `GameConfig`, has `seed` and `start_from`.
         total: the setting that says how many steps to train for.
         whole_steps: the steps that a training with these settings takes: its total, rounded up to whole updates.
+        iteration_steps: the steps of an iteration, between which nothing is evaluated.
         label: what the names of its runs begin with, by its settings.
         size: the settings that decide how long a step takes, in a few words.
         script: the script's file.
@@ -51,6 +52,7 @@ class AgentSpec:
     config_class: type
     total: str
     whole_steps: Callable[[Any], int]
+    iteration_steps: Callable[[Any], int]
     label: Callable[[Any], str]
     size: Callable[[Any], str]
     script: str
@@ -126,8 +128,8 @@ class Job:
     provenance: dict[str, Any]
 
     def evaluations_after(self, step: int) -> int:
-        """How many evaluations there are after a step: one at each multiple of `--eval-freq`, and one at the end."""
-        every = self.options.eval_freq
+        """How many evaluations come after a step: one for each `--eval-freq` or iteration, and one at the end."""
+        every = max(self.options.eval_freq, self.spec.iteration_steps(self.stages[-1].config))
         return 0 if step >= self.total_steps else -(-self.total_steps // every) - step // every
 
     @property

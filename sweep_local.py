@@ -39,9 +39,11 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
             for slot, share in enumerate(shares):
                 if slot not in running and not has_stopped and (trial := work.source.next()) is not None:
                     running[slot] = WatchedTrial(TrialRun(work.plan, trial, work.directory / trial.name, share))
-                    clock.began(trial.name)
             if not running:
                 return results
+            progress = [watched.progress for watched in running.values()]
+            if not has_stopped and (line := clock.words(progress, work.source.n_waiting)) is not None:
+                work.tell(line)
             for slot, watched in list(running.items()):
                 result = watched.poll(work.source)
                 lines.show(slot, watched)
@@ -50,11 +52,8 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
                     results[name] = result
                     del running[slot]
                     lines.clear(slot)
-                    clock.ended(name)
+                    clock.ended(watched.progress, result)
                     work.tell(ending(name, result, watched.progress.latest))
-            progress = {watched.run.trial.name: watched.progress.latest for watched in running.values()}
-            if not has_stopped and (line := clock.words(progress, work.source.n_waiting)) is not None:
-                work.tell(line)
             time.sleep(POLL_INTERVAL_S)
 
 

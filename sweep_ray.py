@@ -132,9 +132,11 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
         while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:
             (directory / trial.name / STOP_FILE).unlink(missing_ok=True)
             running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
-            clock.began(trial.name)
         if not running:
             return results
+        progress = [tasked.progress for tasked in running.values()]
+        if stop.received is None and (line := clock.words(progress, work.source.n_waiting)) is not None:
+            work.tell(line)
         if stop.received is not None and not has_stopped:
             has_stopped = True
             for ref, tasked in running.items():
@@ -147,7 +149,7 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
             results[name] = result
             tasked.progress.look()
             work.source.ended(tasked.trial, result, tasked.progress.latest)
-            clock.ended(name)
+            clock.ended(tasked.progress, result)
             work.tell(ending(name, result, tasked.progress.latest))
         for tasked in running.values():
             if stop.received is not None:
@@ -156,9 +158,6 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
                 print(line_of(tasked.trial.name, tasked.progress.latest), file=sys.stderr, flush=True)
                 if tasked.progress.is_hopeless(work.source):
                     tasked.stop("pruned")
-        progress = {tasked.trial.name: tasked.progress.latest for tasked in running.values()}
-        if stop.received is None and (line := clock.words(progress, work.source.n_waiting)) is not None:
-            work.tell(line)
 
 
 class TaskedTrial:

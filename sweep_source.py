@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -89,11 +89,15 @@ class WatchedProgress:
     def __init__(self, trial: Trial, directory: Path) -> None:
         self._trial = trial
         self._directory = directory
-        self.latest = read_progress(directory)
+        self.latest = self._found = read_progress(directory)
+        self._begun_at: float | None = None
 
     def look(self) -> bool:
         """Look again, and tell whether the trial was evaluated since."""
         before, self.latest = self.latest, read_progress(self._directory)
+        # What lay there before is an earlier sitting's.
+        if self._begun_at is None and self.latest != self._found:
+            self._begun_at = time.monotonic()
         n_before = 0 if before is None else len(before.evaluations)
         return self.latest is not None and len(self.latest.evaluations) != n_before
 
@@ -101,44 +105,52 @@ class WatchedProgress:
         """Whether the source ends the trial early."""
         return self.latest is not None and source.is_hopeless(self._trial, self.latest)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """What the trial says of itself; None until its training has measured its speed in this sitting."""
+        return None if self._begun_at is None or self.latest is None else self.latest.seconds_left
+
+    @property
+    def whole_seconds(self) -> float | None:
+        """What a whole trial takes by this one, of which an earlier sitting may have done a part; None if unknown."""
+        if self._begun_at is None or self.latest is None or self.seconds_left is None:
+            return None
+        n_before = 0 if self._found is None else self._found.steps
+        here = time.monotonic() - self._begun_at + self.seconds_left
+        return here * self.latest.total_steps / max(self.latest.total_steps - n_before, 1)
+
 
 class SweepClock:
     """How long a sweep will take, by what its trials are known to take.
 
-    It is said as soon as each running trial knows the speed of its steps, and again whenever a trial has ended. A
-    trial that waits is taken to need as long as the others do.
+    It is said as soon as each running trial knows its speed, and again when that is so after a trial has ended. A trial
+    that waits is taken to need as long as the others do.
     """
 
     def __init__(self) -> None:
-        self._begun: dict[str, float] = {}
         self._taken: list[float] = []
         self._is_due = True
 
-    def began(self, name: str) -> None:
-        """Take note that a trial has begun."""
-        self._begun[name] = time.monotonic()
-
-    def ended(self, name: str) -> None:
-        """Take note that a trial has ended."""
-        self._taken.append(time.monotonic() - self._begun[name])
+    def ended(self, watched: WatchedProgress, result: Result) -> None:
+        """Take note of how a trial ended."""
         self._is_due = True
+        if result.state == "finished" and (seconds := watched.whole_seconds) is not None:
+            self._taken.append(seconds)
 
-    def words(self, running: Mapping[str, Progress | None], n_waiting: int) -> str | None:
+    def words(self, running: Sequence[WatchedProgress], n_waiting: int) -> str | None:
         """The time left in one line, where it is due and known.
 
         Args:
-            running: the progress of each trial that runs.
+            running: the trials that run.
             n_waiting: how many are to come.
         """
-        left = [None if progress is None else progress.seconds_left for progress in running.values()]
-        known = [seconds for seconds in left if seconds is not None]
-        if not self._is_due or not known or len(known) < len(left):
+        left = [seconds for one in running if (seconds := one.seconds_left) is not None]
+        whole = [seconds for one in running if (seconds := one.whole_seconds) is not None]
+        if not self._is_due or not running or len(left) < len(running):
             return None
         self._is_due = False
-        now = time.monotonic()
-        whole = [now - self._begun[name] + seconds for name, seconds in zip(running, known, strict=True)]
         waiting = n_waiting * statistics.fmean(self._taken + whole)
-        seconds_left = max((sum(known) + waiting) / len(running), *known)
+        seconds_left = max((sum(left) + waiting) / len(running), *left)
         n_left = n_waiting + len(running)
         trials = f"{n_left} trial{'s' if n_left > 1 else ''} to end, {len(running)} at a time"
         return f"some {tqdm.format_interval(seconds_left)} left: {trials}"

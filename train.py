@@ -53,6 +53,7 @@ SPEC = AgentSpec(
     SACConfig,
     TOTAL,
     whole_steps=lambda config: config.total_steps,
+    iteration_steps=lambda _: 1,
     label=lambda _: "sac_drq",
     size=size_in_words,
     script="train.py",

@@ -53,6 +53,7 @@ SPEC = AgentSpec(
     PPOConfig,
     TOTAL,
     whole_steps=lambda config: config.whole_timesteps,
+    iteration_steps=lambda config: config.rollout_size,
     label=lambda config: "ppo_gaussian" if config.use_gaussian else "ppo_beta",
     size=size_in_words,
     script="train_ppo.py",
@@ -161,6 +162,9 @@ class ThreadsForUpdates(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self._n_threads = torch.get_num_threads()
+
+    def _on_training_start(self) -> None:
+        torch.set_num_threads(1)
 
     def _on_rollout_start(self) -> None:
         torch.set_num_threads(1)

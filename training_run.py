@@ -260,8 +260,10 @@ class TrainingRun:
 
     def measure_speed(self, policy: Policy) -> None:
         """Measure the training's speed from here on, and what an evaluation takes by driving one of its tracks."""
+        env, track = self.evaluator.env, self.evaluator.tracks[0]
+        policy(env.reset(seed=track)[0])  # the first ones take longer
         start = time.perf_counter()
-        drive(policy, self.evaluator.env, self.evaluator.tracks[0])
+        drive(policy, env, track)
         self.bar.seconds_per_evaluation = len(self.evaluator.tracks) * (time.perf_counter() - start)
         self.bar.measure_from_here()
 
@@ -282,10 +284,11 @@ class TrainingRun:
             trajectories.append(record(policy, env, track, keeps_pictures=not trajectories))
             return trajectories[-1].result
 
-        with self.bar.evaluating():
-            result = self.evaluator.evaluate(policy, step, self.stop, drive_track)
-            if trajectories and result is not None:
-                show_driving(self.tracker, trajectories, step)
+        start = time.perf_counter()
+        result = self.evaluator.evaluate(policy, step, self.stop, drive_track)
+        if trajectories and result is not None:
+            show_driving(self.tracker, trajectories, step)
+        self.bar.evaluated(time.perf_counter() - start, result is not None)
         self.bar.update(self.bar.steps, None)
         if result is not None:
             self.bar.say(f"step {step:,}: {result}{' - the best so far' if self.evaluator.is_best(result) else ''}")

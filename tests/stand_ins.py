@@ -14,12 +14,12 @@ directory = Path(flags.get("checkpoint-dir") or flags["resume"])
 def save(steps):
     meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps, "total_steps": 100}
     checkpoint.save_step(directory, steps, meta, {"flags": sys.argv[1:]})
-def tell(steps, returns):
+def tell(steps, returns, seconds_left=None):
     evaluations = [
         {"step": n, "frames": n, "minutes": None, "mean_return": one, "min_return": one, "lap_finish_rate": 0.0}
         for n, one in enumerate(returns, 1)
     ]
-    progress = {"steps": steps, "total_steps": 100, "seconds_left": None, "evaluations": evaluations}
+    progress = {"steps": steps, "total_steps": 100, "seconds_left": seconds_left, "evaluations": evaluations}
     (directory / "progress.new").write_text(json.dumps(progress))
     (directory / "progress.new").rename(directory / "progress.json")
 """

@@ -115,11 +115,26 @@ def test_evaluations_to_come_are_part_of_the_time_left(clock, capsys):
         assert "2 cores: 2 steps/s, 09:40 to go" in said(capsys), "950 steps at 2.5, and 10 evaluations of 20 seconds"
         clock[0] += 20.0
         bar.update(100, None)
-        with bar.evaluating():
-            clock[0] += 40.0
+        clock[0] += 40.0
+        bar.evaluated(40.0, is_whole=True)
         bar.update(100, None)
         assert bar.seconds_left == 900 / 2.5 + 9 * 40.0, "the evaluations took longer than was thought"
     assert "400 frames, 10 fps" in said(capsys)[-1], "the speed is that of the steps"
+
+
+def test_an_evaluation_before_the_first_step_costs_the_steps_nothing(clock):
+    with ProgressBar(1_000, 0, lambda steps: steps, "", lambda step: 1) as bar:
+        bar.measure_from_here()
+        clock[0] += 30.0
+        bar.evaluated(30.0, is_whole=True)
+        bar.update(0, None)
+        clock[0] += 20.0
+        bar.update(200, None)
+        assert bar.seconds_left == 80.0 + 30.0
+        clock[0] += 5.0
+        bar.evaluated(5.0, is_whole=False)
+        bar.update(200, None)
+        assert bar.seconds_left == 80.0 + 30.0, "one that a stop has cut short tells nothing of the next"
 
 
 def test_a_resumed_training_measures_its_own_steps(clock, capsys):

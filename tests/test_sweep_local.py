@@ -58,19 +58,22 @@ def run(plan, directory, source, n_slots=2):
 def test_every_trial_is_run_so_many_at_a_time(sweep, capsys):
     code = """
     (directory / "from").write_text(str(time.time()))
-    tell(50, [12.0])
+    tell(50, [12.0], 500.0)
     time.sleep(0.5)
     save(100)
-    tell(100, [12.0, 11.0])
+    tell(100, [12.0, 11.0], 0.0)
     (directory / "to").write_text(str(time.time()))
     """
     plan, directory = sweep(code, "--seeds", "1-4")
     results, said = run(plan, directory, GivenTrials(plan.trials))
     assert [results[f"s{seed}"].state for seed in (1, 2, 3, 4)] == ["finished"] * 4
-    assert sorted(said) == [f"s{seed}: finished, validation 11.0, best 12.0" for seed in (1, 2, 3, 4)]
+    ends, times = ([line for line in said if (": finished" in line) == is_end] for is_end in (True, False))
+    assert sorted(ends) == [f"s{seed}: finished, validation 11.0, best 12.0" for seed in (1, 2, 3, 4)]
+    assert any(line.endswith("left: 4 trials to end, 2 at a time") for line in times)
+    assert all(line.endswith(", 2 at a time") or line.endswith("1 trial to end, 1 at a time") for line in times)
     spans = [[float((directory / f"s{seed}" / name).read_text()) for name in ("from", "to")] for seed in (1, 2, 3, 4)]
     assert max(sum(begin <= at < end for begin, end in spans) for at, _ in spans) == 2
-    assert "s1: 50%, validation 12.0, best 12.0" in capsys.readouterr().err.splitlines()
+    assert "s1: 50%, 08:20 left, validation 12.0, best 12.0" in capsys.readouterr().err.splitlines()
 
 
 def test_a_search_ends_the_trials_that_lag_behind(sweep):
