@@ -21,10 +21,12 @@ from settings import fail
 
 QUARTERS = 4
 # SAC's replay buffer is full early on, as it is for most of a long training.
-TRAININGS = {
-    "PPO": ("train_ppo.py", 131_072, {}),
-    "SAC": ("train.py", 6_000, {"--learning-starts": 300, "--replay-size": 1_500}),
+TRAININGS: dict[str, tuple[str, int, dict[str, object]]] = {
+    "PPO": ("train_ppo.py", 129_024, {}),
+    "SAC": ("train.py", 6_003, {"--learning-starts": 300, "--replay-size": 1_500}),
 }
+# One of them begins the first quarter, and two more end each.
+N_EVALUATIONS = 1 + 2 * QUARTERS
 
 
 def evaluations_in(run: Path) -> tuple[Evaluation, ...]:
@@ -43,6 +45,8 @@ def by_quarters(name: str, evaluations: Sequence[Evaluation]) -> Table:
     first, last = timed[0].step, timed[-1].step
     ends = [first + (last - first) * quarter / QUARTERS for quarter in range(QUARTERS + 1)]
     points = [min(timed, key=lambda one: abs(one.step - end)) for end in ends]
+    if len({one.step for one in points}) < len(points):
+        fail(f"{name}: its evaluations lie too unevenly for {QUARTERS} quarters; name another run")
     rates = []
     for one, other in itertools.pairwise(points):
         assert one.minutes is not None
@@ -52,6 +56,15 @@ def by_quarters(name: str, evaluations: Sequence[Evaluation]) -> Table:
     for number, rate in enumerate(rates[1:], 2):
         figures.append(Figure(f"quarter {number}", [rate], "steps/s", {"quarter 1": rate / rates[0]}))
     return Table(f"Steps a second of {name}, {last:,} steps", figures)
+
+
+def short_run_by_quarters(agent: str) -> Table:
+    """The speed of one of `TRAININGS`."""
+    script, steps, flags = TRAININGS[agent]
+    every = {"--eval-freq": steps // N_EVALUATIONS, "--eval-tracks": 1}
+    with TemporaryDirectory() as directory:
+        run = run_training(script, steps, {**flags, **every}, Path(directory), tracks=True)
+        return by_quarters(f"a training of {agent}, tracked in Aim", evaluations_in(run))
 
 
 def main() -> None:
@@ -64,11 +77,8 @@ def main() -> None:
             tables.append(by_quarters(str(run), evaluations_in(run)))
     except CheckpointError as error:
         fail(f"RUN: {error}")
-    for agent, (script, steps, flags) in {} if options.runs else TRAININGS.items():
-        with TemporaryDirectory() as directory:
-            every = {"--eval-freq": steps // (2 * QUARTERS), "--eval-tracks": 1}
-            run = run_training(script, steps, {**flags, **every}, Path(directory), tracks=True)
-            tables.append(by_quarters(f"a training of {agent}, tracked in Aim", evaluations_in(run)))
+    if not options.runs:
+        tables = [short_run_by_quarters(agent) for agent in TRAININGS]
     tell(tables, options.json)
 
 

@@ -9,7 +9,6 @@ the machine meanwhile. The answers go to results/benchmarks.json, and the page i
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 import text_table
 from benchmarks.findings import Table, from_json, rows
@@ -36,8 +37,8 @@ INTRODUCTION = (
     "[results/benchmarks.json](../results/benchmarks.json). It is not written by hand. The values of a table are from "
     "one run on one machine, in which contenders take turns. Compare ratios, not values of two machines."
 )
-# A machine with nothing to do is below it.
-QUIET_LOAD = 0.5
+# Fraction of the cores that a machine with nothing to do stays below.
+QUIET = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ QUESTIONS = (
     Question("sac_parts", "Where does the time of a SAC training go?", "--steps 300"),
     Question("footprint", "How much memory does a training take, and how long a reset?"),
     Question("tracking_cost", "What does Aim cost a training?", "--rounds 2"),
-    Question("tracker_loss", "What does Aim lose where a machine is lost?"),
+    Question("tracker_loss", "What does Aim lose where a process dies?"),
     Question("picture_cost", "What do the pictures of evaluations cost?"),
     Question("checkpoint_cost", "What do checkpoints cost?"),
     Question("ageing", "Does a training slow down as it ages?"),
@@ -89,6 +90,7 @@ class Answer:
         module: the question's.
         command: how it was asked.
         seconds: how long it took.
+        busy: the fraction of the machine's cores that was busy with other work just before.
         commit: the code's.
         machine: processor, cores, GPU, memory.
         tables: the figures, as `findings.tell` writes them; none where it failed.
@@ -98,6 +100,7 @@ class Answer:
     module: str
     command: str
     seconds: float
+    busy: float
     commit: str
     machine: Mapping[str, Any]
     tables: list[dict[str, Any]]
@@ -106,6 +109,9 @@ class Answer:
 
 def ask(question: Question, commit: str, machine: Mapping[str, Any]) -> Answer:
     """Run a benchmark to its end; its output goes to the terminal."""
+    busy = psutil.cpu_percent(interval=1.0) / 100.0
+    if busy > QUIET:
+        complain(f"other work takes {busy:.0%} of this machine; the figures will be off")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "figures.json"
@@ -114,9 +120,9 @@ def ask(question: Question, commit: str, machine: Mapping[str, Any]) -> Answer:
         seconds = round(time.perf_counter() - start, 1)
         if ended.returncode == 0:
             tables = json.loads(path.read_text())
-            return Answer(question.module, question.command, seconds, commit, machine, tables)
+            return Answer(question.module, question.command, seconds, busy, commit, machine, tables)
     lines = ended.stderr.strip().splitlines() or [f"it ended with exit code {ended.returncode}"]
-    return Answer(question.module, question.command, seconds, commit, machine, [], lines[-1])
+    return Answer(question.module, question.command, seconds, busy, commit, machine, [], lines[-1])
 
 
 def page(answers: Mapping[str, Answer]) -> str:
@@ -141,7 +147,8 @@ def origin(answer: Answer) -> str:
     commit, _, changed = answer.commit.partition(" ")
     at = f"{commit[:7]} {changed}".rstrip()
     where = f"{machine['cores']} cores of {machine['processor']}, {gpu}"
-    return f"Commit {at}; {where}; {answer.seconds:.0f} seconds."
+    beside = f" Other work took {answer.busy:.0%} of the machine before it began." if answer.busy > QUIET else ""
+    return f"Commit {at}; {where}; {answer.seconds:.0f} seconds.{beside}"
 
 
 def table_as_markdown(table: Table) -> list[str]:
@@ -151,7 +158,7 @@ def table_as_markdown(table: Table) -> list[str]:
 
 
 def filled(paragraph: str) -> str:
-    """A paragraph in lines; code and links stay whole."""
+    """A paragraph in lines."""
     return textwrap.fill(paragraph, 116, break_long_words=False, break_on_hyphens=False)
 
 
@@ -179,21 +186,22 @@ def main() -> None:
     unknown = [name for name in options.modules if name not in names]
     if unknown:
         parser.error(f"QUESTION {unknown[0]} is not known; give some of {', '.join(names)}")
-    load = os.getloadavg()[0]
-    if load > QUIET_LOAD:
-        complain(f"other work runs on this machine (its load is {load:.1f}); the figures will be off")
+    start = time.perf_counter()
     described, answers = describe_run(), read_answers()
     failed = []
     asked = [question for question in QUESTIONS if not options.modules or question.module in options.modules]
     for number, question in enumerate(asked, 1):
         print(f"\n[{number} of {len(asked)}] {question.words} {question.command}", flush=True)
         answer = ask(question, described["commit"], described["machine"])
-        answers[question.module] = answer
-        write_book(answers)
         if answer.error:
             failed.append(question.module)
             complain(f"{question.module} failed: {answer.error}")
-    print(f"\n{PAGE.relative_to(ROOT)} and {ANSWERS.relative_to(ROOT)} are written")
+        # Figures that are there already are not given up for a failure.
+        if not answer.error or question.module not in answers:
+            answers[question.module] = answer
+        write_book(answers)
+    minutes = (time.perf_counter() - start) / 60
+    print(f"\n{PAGE.relative_to(ROOT)} and {ANSWERS.relative_to(ROOT)} are written, after {minutes:.0f} minutes")
     sys.exit(1 if failed else 0)
 
 

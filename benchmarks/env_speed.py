@@ -22,6 +22,7 @@ from benchmarks.findings import benchmark_parser, compared, tell
 
 # A contender steps about so many frames and returns frames a second.
 Contender = Callable[[int], float]
+NOTE = "Stock and ours include the agent's view (grey, 84x84, a stack of 4) and resets. EnvPool's is its bare step."
 ENVPOOL_MEND = "pip install -r benchmarks/requirements.txt"
 
 
@@ -195,7 +196,7 @@ def main() -> None:
             if rate is not None:
                 found[name].append(rate)
     missing = [table[name].label for name, rates in found.items() if not rates]
-    note = f"Not measured ({ENVPOOL_MEND}): {'; '.join(missing)}." if missing else ""
+    note = NOTE + (f" Not measured ({ENVPOOL_MEND}): {'; '.join(missing)}." if missing else "")
     rounds = {table[name].label: rates for name, rates in found.items()}
     against = {row.label: [table[other].label for other in row.against] for row in table.values()}
     title = "Frames a second of the game, on one core unless said otherwise"

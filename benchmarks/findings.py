@@ -123,7 +123,7 @@ def rows(table: Table, with_ratios: bool = True) -> list[list[str]]:
 
 
 def shown(value: float, unit: str) -> str:
-    """A value as a person reads it: three digits that count, thousands apart; returns with the digit that they have."""
+    """A value as a person reads it: three significant digits, a return with one decimal, thousands apart."""
     if unit == FRACTION:
         return f"{value:.2%}"
     if unit == POINTS:

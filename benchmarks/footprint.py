@@ -11,19 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import psutil
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from benchmarks.findings import Figure, Table, benchmark_parser, tell
+from benchmarks.short_training import ROOT, ending_with_this
 from car_racing import FastCarRacing
 from ppo_config import PPOConfig
 from recipe import RECIPES, Recipe, read
 from sac_config import SACConfig
 
-ROOT = Path(__file__).parent.parent
-MEGABYTE = 2**20
+MEGABYTE = 1e6
+# No training takes longer, unless something is wrong.
+TIMEOUT_S = 900.0
 
 
 def proportional_set_size(process: psutil.Process) -> int:
@@ -35,10 +36,6 @@ def proportional_set_size(process: psutil.Process) -> int:
         except psutil.NoSuchProcess:
             continue
     return total
-
-
-# A training that is not at its end by then is stopped.
-SECONDS = 300.0
 
 
 def names() -> list[str]:
@@ -63,18 +60,22 @@ def command_of(recipe: Recipe) -> list[str]:
 
 
 def training_memory(command: list[str]) -> tuple[int, int]:
-    """The largest proportional set size of a training, and its process count."""
+    """The largest proportional set size of a training, and its process count.
+
+    Raises:
+        RuntimeError: if the training fails or does not come to its end.
+    """
     largest = n_processes = 0
     script, *args = command
     with tempfile.TemporaryDirectory() as directory:
         training = psutil.Popen(
-            [sys.executable, str(ROOT / script), *args],
+            ending_with_this([sys.executable, str(ROOT / script), *args]),
             cwd=directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            end = time.monotonic() + SECONDS
+            end = time.monotonic() + TIMEOUT_S
             while time.monotonic() < end and training.poll() is None:
                 largest = max(largest, proportional_set_size(training))
                 n_processes = max(n_processes, 1 + len(training.children(recursive=True)))
@@ -82,7 +83,9 @@ def training_memory(command: list[str]) -> tuple[int, int]:
         finally:
             if training.poll() is None:
                 training.terminate()
-            training.wait()
+            code = training.wait()
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {code}")
     return largest, n_processes
 
 

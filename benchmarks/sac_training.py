@@ -1,10 +1,10 @@
-"""Steps a second of a whole SAC training: of this checkout and of another, in turn, in one run.
+"""Steps a second of a whole SAC training: on one core and on all, and of another checkout, in turn, in one run.
 
-    python -m benchmarks.sac_training [--other DIR] [--flags FLAGS] [--other-flags FLAGS] [--steps N] [--rounds N]
+    python -m benchmarks.sac_training [--flags FLAGS] [--other DIR] [--other-flags FLAGS] [--steps N] [--rounds N]
 
 Each turn is a process of its own that runs the checkout's `train.py` without tracking and counts the seconds from one
-update to the last, so acting, the game, the replay buffer and the updates count, and the start does not. Each is run on
-all cores, and the other one on a single core with a single thread as well.
+update to the last, so acting, the game, the replay buffer and the updates count, and the start does not. On one core
+there is one thread.
 """
 
 import os
@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.findings import benchmark_parser, compared, tell
+from benchmarks.short_training import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # One update a step with small networks: today's defaults, which older checkouts must be told.
 SKETCH = (
     "--train-freq 1 --encoder light --hidden-dim 512 --batch-size 64 --frame-stack 2 --gamma 0.98 "
@@ -66,23 +66,24 @@ def rate(checkout: Path, flags: str, steps: int, is_on_one_core: bool) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--other", type=Path, default=ROOT, help="another checkout of this project [this one]")
+    parser.add_argument("--other", type=Path, help="another checkout of this project to compare with")
     parser.add_argument("--flags", default="", help="this checkout's flags")
     parser.add_argument("--other-flags", default=SKETCH, help="the other checkout's flags")
     parser.add_argument("--steps", type=int, default=400, help="steps of a turn that are timed")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     options = parser.parse_args()
-    turns = {
-        "the other, one core": (options.other.resolve(), options.other_flags, True),
-        "the other": (options.other.resolve(), options.other_flags, False),
-        "this": (ROOT, options.flags, False),
-    }
+    one_core, all_cores = "one core, one thread", f"{len(os.sched_getaffinity(0))} cores"
+    turns = {one_core: (ROOT, options.flags, True), all_cores: (ROOT, options.flags, False)}
+    if options.other is not None:
+        turns[f"the other, {one_core}"] = (options.other.resolve(), options.other_flags, True)
+        turns[f"the other, {all_cores}"] = (options.other.resolve(), options.other_flags, False)
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(options.rounds):
         for name, (checkout, flags, is_on_one_core) in turns.items():
             rates[name].append(rate(checkout, flags, options.steps, is_on_one_core))
-    against = {name: ["the other"] for name in turns if name != "the other"}
-    note = f"This: {options.flags or 'the defaults'}. The other: {options.other_flags or 'the defaults'}."
+    against = {all_cores: [one_core, *(name for name in turns if name.startswith("the other"))]}
+    other = "" if options.other is None else f" The other: `{options.other_flags}`."
+    note = f"This: {f'`{options.flags}`' if options.flags else 'the defaults'}.{other}"
     tell([compared("Steps a second of a whole SAC training", "steps/s", rates, against, note)], options.json)
 
 

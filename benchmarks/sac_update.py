@@ -37,7 +37,10 @@ DRQ = replace(SAME_UPDATE, encoder="drq", hidden_dim=1024, batch_size=128, frame
 NETWORKS = (DRQ, SAME_UPDATE)
 N_TRANSITIONS = 2_000
 EPISODE_STEPS = 200
-MEGABYTE = 2**20
+NOTE = (
+    "Stable-Baselines3's SAC is as it comes: its actor has an encoder of its own and learns at every update, not at "
+    "every second one, and no picture is shifted. The literal one is our algorithm, one plain step after another."
+)
 
 
 class NaiveReplay:
@@ -179,15 +182,21 @@ def compare(
                 rates[name].append(rate(function, n, device))
         others = [name for name in group if not name.startswith("our")]
         against = {name: others for name in group if name.startswith("our")}
-        yield compared(f"{unit.capitalize()}: {networks}", unit, rates, against)
-    stored = SACConfig().replay_size * math.prod(config.view.obs_shape[1:])
-    yield Table(
-        f"Memory of {SACConfig().replay_size:,} transitions of {config.frame_stack} frames",
-        [
-            Figure("naive replay", [2 * stored * config.frame_stack / MEGABYTE], "MB"),
-            Figure("our replay", [stored / MEGABYTE], "MB", {"naive replay": 0.5 / config.frame_stack}),
-        ],
-        "Computed from the pictures' sizes; our replay stores each frame once.",
+        yield compared(f"{unit.capitalize()}: {networks}", unit, rates, against, NOTE if group is updates else "")
+    yield replay_memory(config)
+
+
+def replay_memory(config: SACConfig) -> Table:
+    """The memory of both replay buffers at their default size, by their pictures."""
+    n, frame = SACConfig().replay_size, math.prod(config.view.obs_shape[1:])
+    naive = 2 * n * config.frame_stack * frame / 1e6
+    ours = ReplayBuffer.ring_length(n, config.frame_stack, config.n_step) * frame / 1e6
+    figures = [
+        Figure("naive replay", [naive], "MB"),
+        Figure("our replay", [ours], "MB", {"naive replay": ours / naive}),
+    ]
+    return Table(
+        f"Memory of {n:,} transitions of {config.frame_stack} frames", figures, "By the sizes of the pictures."
     )
 
 

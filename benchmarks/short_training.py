@@ -32,17 +32,20 @@ def run_training(script: str, steps: int, flags: Mapping[str, object], directory
         The run's directory.
 
     Raises:
-        subprocess.CalledProcessError: if it fails.
+        RuntimeError: if it fails, with its last words.
     """
     given = {TOTAL_FLAGS[script]: steps, "--checkpoint-dir": "run", **flags}
     words = [str(word) for pair in given.items() for word in pair] + ([] if tracks else ["--no-aim"])
     command = ending_with_this([sys.executable, str(ROOT / script), *words])
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    ended = subprocess.run(command, cwd=directory, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or [""])[-1]
+        raise RuntimeError(f"{script} ended with exit code {ended.returncode}: {last}")
     return directory / "run"
 
 
 def steps_per_second(script: str, steps: int, flags: Mapping[str, object], tracks: bool = False) -> float:
-    """Steps a second of a training's third quarter: not of its start, nor of the evaluation at its end."""
+    """Steps a second of a training's third quarter and its checkpoint: not of its start, nor of its last evaluation."""
     quarters = {"--checkpoint-freq": steps // 4, "--eval-freq": 10 * steps, "--eval-tracks": 1}
     with TemporaryDirectory() as directory:
         run = run_training(script, steps, {**quarters, **flags}, Path(directory), tracks)

@@ -1,9 +1,9 @@
-"""What survives of tracking in Aim where a machine is lost: in a shared directory, and on an Aim server.
+"""What Aim loses where a process dies: in a shared directory, and on an Aim server.
 
     python -m benchmarks.tracker_loss [--steps N]
 
-Two trainings are tracked in one repository. In their middle, one of them is killed; or, where they are tracked on a
-server, the server. What their checkpoints know of episodes is compared with what Aim has of them.
+Two trainings of this machine are tracked in one repository. In their middle, one of them is killed; or, where they are
+tracked on a server, the server. What their newest checkpoints know of episodes is compared with what Aim has of them.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,8 +36,8 @@ def begin(name: str, steps: int, repo: str, directory: Path) -> subprocess.Popen
     every = ["--checkpoint-freq", str(steps // 8), "--eval-freq", str(steps)]
     named = ["--checkpoint-dir", name, "--run-name", name, "--aim-repo", repo]
     command = [sys.executable, str(ROOT / "train_ppo.py"), "--total-timesteps", str(steps), *FLAGS, *every, *named]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(ending_with_this(command), cwd=directory, **quiet)
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(ending_with_this(command), cwd=directory, stdout=nowhere, stderr=nowhere)
 
 
 @contextlib.contextmanager
@@ -47,15 +47,15 @@ def aim_server(directory: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [str(AIM), "server", "--host", "127.0.0.1", "--port", port, "--repo", str(directory), "-y"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, start_new_session=True, **quiet)
+    nowhere = subprocess.DEVNULL
+    server = subprocess.Popen(ending_with_this(command), start_new_session=True, stdout=nowhere, stderr=nowhere)
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
 
     try:
-        wait_until(lambda: is_listening(int(port)))
+        wait_until(lambda: is_listening(int(port)), [server])
         yield f"aim://127.0.0.1:{port}", kill
     finally:
         kill()
@@ -67,12 +67,12 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for something; ends the benchmark if it does not come."""
+def wait_until(is_so: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait for something that these processes do; ends the benchmark if it does not come."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_so():
-        if time.monotonic() > deadline:
-            fail(f"the trainings or the server did not start within {START_TIMEOUT_S:.0f} seconds; look at Aim")
+        if time.monotonic() > deadline or any(one.poll() for one in processes):
+            fail("the trainings or the server do not start; try `python train_ppo.py` and `aim server`")
         time.sleep(0.1)
 
 
@@ -98,7 +98,7 @@ def lose(steps: int, on_server: bool) -> list[Figure]:
         place = aim_server(directory) if on_server else contextlib.nullcontext((path, None))
         with place as (repo, kill_server):
             trainings = [begin(name, steps, repo, directory) for name in NAMES]
-            wait_until(lambda: all(is_half_way(directory / name) for name in NAMES))
+            wait_until(lambda: all(is_half_way(directory / name) for name in NAMES), trainings)
             if kill_server is None:
                 trainings[0].kill()
             else:

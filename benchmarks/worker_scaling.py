@@ -49,12 +49,13 @@ def model_in_words(n_envs: int, alone: float, n_workers: int, together: float) -
     """What Amdahl's law says of more processes, from the rates of one and of most."""
     # seconds a step = rest + stepping / processes
     stepping = (1.0 / alone - 1.0 / together) / (1.0 - 1.0 / (n_workers + 1))
-    rest = 1.0 / alone - stepping
+    rest = max(1.0 / alone - stepping, 0.0)
     parts = [f"stepping environments takes {stepping * alone:.0%} of one process's time"]
     for n_processes in MODELLED:
         used = min(n_processes, n_envs)
         parts.append(f"{n_processes} cores: {1.0 / (alone * (rest + stepping / used)):.2f}x")
-    parts.append(f"at most {1.0 / (alone * rest):.2f}x, where acting and updates limit")
+    if rest > 0.0:
+        parts.append(f"at most {1.0 / (alone * rest):.2f}x, where acting and updates limit")
     return f"By Amdahl's law, {'; '.join(parts)}."
 
 

@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks import ageing, book, footprint, training_speed, worker_scaling
+from benchmarks import ageing, book, footprint, sac_update, training_speed, worker_scaling
 from benchmarks.book import QUESTIONS, Answer, Question
 from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
 from recipe import read
 from run_history import Evaluation
+from sac_config import SACConfig
+from sac_drq import make_replay
 
 # What has no question of its own.
 HELPERS = {"__init__", "book", "findings", "policy_probe", "short_training"}
@@ -76,7 +80,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setattr(book, "QUESTIONS", (Question("good", "How long?"), Question("bad", "How often?")))
     code = {"good": answers, "bad": fails}
     monkeypatch.setattr(Question, "command", property(lambda self: f'python -c "{code[self.module]}"'))
-    monkeypatch.setattr(book.os, "getloadavg", lambda: (1.8, 0.0, 0.0))
+    monkeypatch.setattr(book.psutil, "cpu_percent", lambda interval: 45.0)
     return tmp_path
 
 
@@ -92,7 +96,7 @@ def test_a_question_that_fails_is_named_and_the_others_are_answered(desk, monkey
     assert asked(monkeypatch) == 1
     said = capsys.readouterr().err
     assert "bad failed: the reason" in said
-    assert "other work runs on this machine (its load is 1.8)" in said
+    assert "other work takes 45% of this machine" in said
     page = (desk / "benchmarks.md").read_text()
     assert page.index("## How long?") < page.index("| ours | 2 s |") < page.index("It failed: `the reason`")
 
@@ -106,6 +110,14 @@ def test_answers_stay_where_only_some_questions_are_asked(desk, monkeypatch):
     assert after["bad"] == before["bad"]
 
 
+def test_a_failure_does_not_take_the_figures_that_were_there(desk, monkeypatch):
+    asked(monkeypatch, "good")
+    before = book.read_answers()
+    monkeypatch.setattr(Question, "command", property(lambda self: "python -c 1/0"))
+    assert asked(monkeypatch, "good") == 1
+    assert book.read_answers() == before
+
+
 def test_an_unknown_question_is_named(desk, monkeypatch, capsys):
     assert asked(monkeypatch, "god") == 2
     assert "QUESTION god is not known; give some of good, bad" in capsys.readouterr().err
@@ -114,7 +126,7 @@ def test_an_unknown_question_is_named(desk, monkeypatch, capsys):
 
 def test_the_page_says_where_an_answer_is_from():
     answer = Answer(
-        "env_speed", "python -m benchmarks.env_speed", 12.3, "0123456789 with uncommitted changes", MACHINE, []
+        "env_speed", "python -m benchmarks.env_speed", 12.3, 0.0, "0123456789 with uncommitted changes", MACHINE, []
     )
     page = book.page({"env_speed": answer})
     assert "Commit 0123456 with uncommitted changes; 2 cores of A processor, no GPU; 12 seconds." in page
@@ -138,6 +150,10 @@ def test_a_run_without_times_has_no_age(capsys):
         ageing.by_quarters("a run", evaluations([None] * 9))
     assert ended.value.code == 2
     assert "a run: it has 0 evaluations with their time; name a run with more than 4" in capsys.readouterr().err
+
+
+def test_a_model_without_a_limit_names_none():
+    assert "at most" not in worker_scaling.model_in_words(8, 100.0, 1, 250.0)
 
 
 def test_the_model_of_more_cores_is_amdahls():
@@ -164,8 +180,23 @@ def test_memory_is_that_of_the_recipe_with_a_full_replay_buffer(name):
         assert int(flags["--eval-freq"]) < int(flags["--total-timesteps"])
 
 
+def test_evaluations_that_lie_unevenly_have_no_quarters(capsys):
+    steps = [100, 200, 300, 400, 10_000]
+    with pytest.raises(SystemExit):
+        ageing.by_quarters("a run", [Evaluation(step, step, step / 100, 0.0, 0.0, 0.0) for step in steps])
+    assert "a run: its evaluations lie too unevenly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frame_stack", [2, 4])
+def test_the_memory_of_a_replay_buffer_is_what_it_takes(frame_stack):
+    config = SACConfig(frame_stack=frame_stack)
+    naive, ours = sac_update.replay_memory(config).figures
+    assert ours.median == pytest.approx(make_replay(config, torch.device("cpu")).nbytes / 1e6, rel=0.02)
+    assert naive.median == 2 * frame_stack * 30_000 * 84 * 84 / 1e6
+
+
 def test_rl_zoos_training_is_that_of_its_recipe():
-    model = training_speed.zoo_model()
+    model = training_speed.zoo_model(DummyVecEnv)
     assert model.observation_space.shape == (2, 64, 64)
     assert (model.n_envs, model.batch_size, model.n_epochs, model.use_sde) == (8, 128, 10, True)
     game = model.env.venv.venv.envs[0].unwrapped
