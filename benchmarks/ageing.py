@@ -22,8 +22,8 @@ from settings import fail
 QUARTERS = 4
 # SAC's replay buffer is full early on, as it is for most of a long training.
 TRAININGS: dict[str, tuple[str, int, dict[str, object]]] = {
-    "PPO": ("train_ppo.py", 129_024, {}),
-    "SAC": ("train.py", 6_003, {"--learning-starts": 300, "--replay-size": 1_500}),
+    "PPO": ("train_ppo.py", 64_512, {}),
+    "SAC": ("train.py", 2_997, {"--learning-starts": 300, "--replay-size": 600}),
 }
 # One of them begins the first quarter, and two more end each.
 N_EVALUATIONS = 1 + 2 * QUARTERS

@@ -61,12 +61,12 @@ class Question:
 
 
 QUESTIONS = (
-    Question("env_speed", "How fast is the game?", "--rounds 3 --frames 6000"),
-    Question("training_speed", "How fast is a whole PPO training?", "--rounds 3 --steps 1024"),
-    Question("worker_scaling", "What do more processes bring PPO?", "--rounds 2 --n-envs 8 16"),
-    Question("sac_update", "How fast is an update of SAC, and its replay memory?", "--rounds 3 --updates 5"),
-    Question("sac_training", "How fast is a whole SAC training on one core and on all?", "--rounds 2 --steps 300"),
-    Question("sac_parts", "Where does the time of a SAC training go?", "--steps 300"),
+    Question("env_speed", "How fast is the game?", "--rounds 3 --frames 3000"),
+    Question("training_speed", "How fast is a whole PPO training?", "--rounds 2 --steps 512"),
+    Question("worker_scaling", "What do more processes bring PPO?", "--rounds 2 --steps 12288 --n-envs 8 16"),
+    Question("sac_update", "How fast is an update of SAC, and its replay memory?", "--rounds 3 --updates 3"),
+    Question("sac_training", "How fast is a whole SAC training on one core and on all?", "--rounds 2 --steps 200"),
+    Question("sac_parts", "Where does the time of a SAC training go?", "--steps 200"),
     Question("footprint", "How much memory does a training take, and how long a reset?"),
     Question("tracking_cost", "What does Aim cost a training?", "--rounds 2"),
     Question("tracker_loss", "What does Aim lose where a process dies?"),

@@ -53,7 +53,8 @@ def command_of(recipe: Recipe) -> list[str]:
     else:
         full = recipe.settings.get("replay_size", SACConfig().replay_size)
         script, total = "train.py", full + 30
-        flags = {"--total-steps": total, "--learning-starts": full, "--eval-freq": full + 10}
+        # Frames of the game need no memory: steps of one frame fill the buffer soonest.
+        flags = {"--total-steps": total, "--learning-starts": full, "--eval-freq": full + 10, "--action-repeat": 1}
         flags["--checkpoint-freq"] = full + 20
     words = [str(word) for pair in {**flags, "--eval-tracks": 2}.items() for word in pair]
     return [script, "--recipe", recipe.name, *words]

@@ -9,8 +9,8 @@ from benchmarks.findings import Table, benchmark_parser, compared, tell
 from benchmarks.short_training import steps_per_second
 
 TRAININGS = {
-    "PPO": ("train_ppo.py", 32_768, {}),
-    "SAC": ("train.py", 2_000, {"--learning-starts": 300, "--replay-size": 2_000}),
+    "PPO": ("train_ppo.py", 16_384, {}),
+    "SAC": ("train.py", 1_000, {"--learning-starts": 300, "--replay-size": 2_000}),
 }
 
 
