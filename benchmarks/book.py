@@ -61,8 +61,8 @@ class Question:
 
 
 QUESTIONS = (
-    Question("env_speed", "How fast is the game?", "--rounds 3 --frames 3000"),
-    Question("training_speed", "How fast is a whole PPO training?", "--rounds 2 --steps 512"),
+    Question("env_speed", "How fast is the game?", "--rounds 2 --frames 3000"),
+    Question("training_speed", "How fast is a whole PPO training?", "--rounds 2 --steps 1024"),
     Question("worker_scaling", "What do more processes bring PPO?", "--rounds 2 --steps 12288 --n-envs 8 16"),
     Question("sac_update", "How fast is an update of SAC, and its replay memory?", "--rounds 3 --updates 3"),
     Question("sac_training", "How fast is a whole SAC training on one core and on all?", "--rounds 2 --steps 200"),

@@ -88,7 +88,8 @@ def main() -> None:
         Figure(f"of the time of {run.eval_freq:,} steps of PPO", [cost / ppo_seconds(run.eval_freq)], FRACTION),
         Figure(f"of the time of {run.eval_freq:,} steps of SAC", [cost / sac_seconds(run.eval_freq)], FRACTION),
     ]
-    tell([Table("Pictures of an evaluation", figures)], options.json)
+    note = "The cost is a difference of two times. One that is smaller than their noise may come out negative."
+    tell([Table("Pictures of an evaluation", figures, note)], options.json)
 
 
 if __name__ == "__main__":

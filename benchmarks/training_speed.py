@@ -9,8 +9,8 @@
 * Stable-Baselines3 on our game: its own `CnnPolicy` with our settings, in one process and with a process each.
 * Ours: `train_ppo.py`'s own model, environments and threads.
 
-Collecting and updating both count. All rollouts are shorter here than in a training, which changes neither the frames
-nor the updates of a decision.
+Collecting and updating both count. RL Zoo's rollouts are shorter here than its recipe's, which changes neither the
+frames nor the updates of a decision.
 """
 
 import time
@@ -36,7 +36,7 @@ from process import keep_freed_memory
 from train_ppo import ThreadsForUpdates
 
 # Laps only, from their start and unmirrored: the stock game knows no others.
-CONFIG = PPOConfig(total_timesteps=10**9, n_steps=64, lost_start_prob=0.0, mirror_prob=0.0)
+CONFIG = PPOConfig(total_timesteps=10**9, lost_start_prob=0.0, mirror_prob=0.0)
 CPU = torch.device("cpu")
 VecEnvClass = type[DummyVecEnv] | type[SubprocVecEnv]
 ZOO_SKIP = 2
