@@ -169,6 +169,8 @@ def test_each_stage_has_its_own_seed_and_rates_and_draws_its_actions_which_evalu
     monkeypatch.setattr(train, "make_env", lambda *args: Seeded(real_make(*args)))
     monkeypatch.setattr(SACAgent, "act", act)
     monkeypatch.setattr(SACAgent, "update", update)
+    # It drives a track for the time that it takes, with actions that are not drawn either.
+    monkeypatch.setattr(train.TrainingRun, "measure_speed", lambda *_: None)
     (here / "two.toml").write_text(STAGES)
     job = prepared(SCRIPT, "--recipe", "two.toml", "--no-aim", "--device", "cpu")
     assert train.train(job) == 0
