@@ -36,12 +36,13 @@ def _gif(width: int) -> list[str]:
 
 
 SMALL, SMALL_GIF = "small", "small_gif"
+# Nearly half the time of x264's own preset, and files that are a tenth larger.
+H264 = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
 FORMATS = {
-    ".mp4": ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"],
+    ".mp4": [*H264, "-crf", "18"],
     # For a page: a few hundred kilobytes a lap, and a player can begin before it has all of it.
     SMALL: [
-        *("-vf", f"scale={GIF_WIDTH}:-2:flags=area", "-c:v", "libx264", "-crf", "26", "-pix_fmt", "yuv420p"),
-        *("-movflags", "+faststart"),
+        *("-vf", f"scale={GIF_WIDTH}:-2:flags=area", *H264, "-crf", "26", "-movflags", "+faststart"),
     ],
     ".gif": _gif(GIF_WIDTH),
     # For a tracker's page: a megabyte or two a lap.
