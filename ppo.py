@@ -32,6 +32,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
@@ -135,6 +136,8 @@ def make_model(
         seed=config.seed if seed is None else seed,
         device=device,
     )
+    # SB3's own logger would leave an empty directory in the temporary one at every start.
+    model.set_logger(Logger(folder=None, output_formats=[]))
     model.num_timesteps = first_step
     return model
 

@@ -1,6 +1,7 @@
 """PPO as it is set up: its settings reach SB3, its rate anneals, its state comes back, its policy loads."""
 
 import dataclasses
+import tempfile
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_a_restored_training_goes_on_as_the_captured_one():
     finally:
         trained.env.close()
         fresh.env.close()
+
+
+def test_a_training_leaves_nothing_in_the_temporary_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = made(SMALL_PPO)
+    try:
+        model.learn(32)
+    finally:
+        model.env.close()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("use_gaussian", [False, True])
