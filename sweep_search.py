@@ -21,13 +21,15 @@ from sweep_trial import Result, is_finished, is_over
 
 # So many trials come to their end before others are measured by them.
 N_STARTUP = 3
+# No trial is ended in this part of its training: the first validations say little about the last ones.
+WARM_UP = 0.25
 
 
 class OptunaSearch:
     """A `TrialSource` of the trials that Optuna asks for.
 
-    It maximises the best validation return. After each evaluation, a trial whose best validation so far is below the
-    median of the other trials at the same evaluation is ended (`MedianPruner`).
+    It maximises the best validation return. After each evaluation past the first quarter of a training, a trial whose
+    best validation so far is below the median of the other trials at the same evaluation is ended (`MedianPruner`).
 
     Args:
         plan: the sweep; it has a search.
@@ -101,7 +103,10 @@ class OptunaSearch:
     def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
         """Whether Optuna ends a trial early. One that has taken its last step is only being saved."""
         self._report(trial, progress)
-        return progress.steps < progress.total_steps and self._running[trial.name].should_prune()
+        validated_at = progress.evaluations[-1].step if progress.evaluations else 0
+        if validated_at < WARM_UP * progress.total_steps or progress.steps >= progress.total_steps:
+            return False
+        return self._running[trial.name].should_prune()
 
     def ended(self, trial: Trial, result: Result, progress: Progress | None) -> None:
         """Tell Optuna what a trial came to."""

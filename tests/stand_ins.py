@@ -15,10 +15,11 @@ def save(steps):
     meta = {"agent": "ppo", "steps": steps, "evaluated_at": steps, "total_steps": 100}
     checkpoint.save_step(directory, steps, meta, {"flags": sys.argv[1:]})
 def tell(steps, returns, seconds_left=None):
-    evaluations = [
-        {"step": n, "frames": n, "minutes": None, "mean_return": one, "min_return": one, "lap_finish_rate": 0.0}
-        for n, one in enumerate(returns, 1)
-    ]
+    evaluations = []
+    for n, one in enumerate(returns, 1):
+        step = steps * n // len(returns)
+        evaluations.append({"step": step, "frames": step, "minutes": None, "mean_return": one, "min_return": one})
+        evaluations[-1]["lap_finish_rate"] = 0.0
     progress = {"steps": steps, "total_steps": 100, "seconds_left": seconds_left, "evaluations": evaluations}
     (directory / "progress.new").write_text(json.dumps(progress))
     (directory / "progress.new").rename(directory / "progress.json")

@@ -42,9 +42,9 @@ def begun(tmp_path, monkeypatch):
     return begin
 
 
-def progress_of(*returns):
+def progress_of(*returns, total_steps=4):
     evaluations = tuple(Evaluation(step, 4 * step, None, value, value, 0.0) for step, value in enumerate(returns, 1))
-    return Progress(len(returns), 10, None, evaluations)
+    return Progress(len(returns), total_steps, None, evaluations)
 
 
 def end(source, directory, trial, state, *returns):
@@ -91,6 +91,17 @@ def test_a_trial_that_lags_behind_is_hopeless(begun):
     assert source.is_hopeless(bad, progress_of(1.0))
     end(source, directory, bad, "pruned", 1.0)
     assert not source.is_hopeless(good, progress_of(900.0, 900.0))
+
+
+def test_no_trial_is_hopeless_in_the_first_quarter_of_its_training(begun):
+    directory = begun(9)
+    source = OptunaSearch(load_plan(directory), directory)
+    for level in (100.0, 200.0, 300.0, 400.0):
+        end(source, directory, source.next(), "finished", level, level, level)
+    trial = source.next()
+    assert not source.is_hopeless(trial, progress_of(total_steps=10))
+    assert not source.is_hopeless(trial, progress_of(1.0, 1.0, total_steps=10))
+    assert source.is_hopeless(trial, progress_of(1.0, 1.0, 1.0, total_steps=10))
 
 
 def test_a_resumed_search_goes_on_with_what_was_left_and_knows_the_rest(begun):
