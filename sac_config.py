@@ -42,7 +42,7 @@ class SACConfig(GameConfig):
         True, "learn from half of each batch as its mirror image: left for right, steering too", before=False
     )
     encode_once: bool = setting(
-        False,
+        True,
         "encode each observation once in an update, as DrQ-v2 does: the target critic has no encoder of its own, and "
         "the actor learns from the features before the critic's step",
         before=False,
@@ -83,7 +83,9 @@ class SACConfig(GameConfig):
     brake_dead_zone: bool = with_default(GameConfig, "brake_dead_zone", True)
     max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
-    lost_start_prob: float = with_default(GameConfig, "lost_start_prob", 0.2)
+    retry_start_prob: float = with_default(GameConfig, "retry_start_prob", 0.3)
+    bend_start_prob: float = with_default(GameConfig, "bend_start_prob", 0.2)
+    lost_start_prob: float = with_default(GameConfig, "lost_start_prob", 0.1)
     mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
 
     def __post_init__(self) -> None:

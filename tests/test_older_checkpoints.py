@@ -20,6 +20,7 @@ from tests.helpers import PRETRAINED, TOTAL, rewrite_manifest
 from tests.trainings import MODULES, SCRIPTS, prepared, resume, spec_of, train_small
 
 AGENT_MODULES = {"train.py": sac_drq, "train_ppo.py": ppo}
+STARTS = ("retry_start_prob", "lost_start_prob", "bend_start_prob")
 STEPS = {"train.py": 120, "train_ppo.py": 96}
 
 
@@ -157,9 +158,10 @@ def make_older(run, script):
     for name, former in (FORMER_SETTINGS | FORMER_OF_AGENT[script]).items():
         config[former] = config.pop(name)
     # Then the starts were drawn one inside the other.
-    retry, lost, bend = (config.pop(f"{kind}_start_prob") for kind in ("retry", "lost", "bend"))
-    assert retry == bend == 0.0
-    config.update(second_tries=0.0, lost_starts=lost, bend_starts=0.0)
+    retry, lost, bend = (config.pop(name) for name in STARTS)
+    lost_starts = lost / (1.0 - retry)
+    bend_starts = bend / ((1.0 - retry) * (1.0 - lost_starts))
+    config.update(second_tries=retry, lost_starts=lost_starts, bend_starts=bend_starts)
     for key in ("recipe", "stage", "stages", "intervals", "evaluations", "minutes"):
         del meta[key]
     if script == "train.py":
@@ -182,7 +184,10 @@ def test_a_training_of_the_earlier_version_is_resumed(run, script):
     after = checkpoint.load(run)
     assert after.meta["steps"] == steps
     total = spec_of(script).total
-    assert after.meta["config"] == {**before.meta["config"], total: steps}
+    config = {**before.meta["config"], total: steps}
+    for name in STARTS:  # were divided and multiplied on the way
+        assert after.meta["config"].pop(name) == pytest.approx(config.pop(name), rel=1e-12)
+    assert after.meta["config"] == config
     assert after.meta["episodes"] >= older["episodes"]
     assert after.meta["aim_run"] == older["aim_run"]
     assert after.meta["minutes"] is None, "nobody counted those before"

@@ -154,8 +154,9 @@ def apart(a, b, start):
 
 VARIANTS = {
     "light": {},
-    "drq": {"encoder": "drq"},
-    "encode once": {"encode_once": True},
+    "drq": {"encoder": "drq", "encode_once": False},
+    "drq, encoded once": {"encoder": "drq"},
+    "an encoding for each network": {"encode_once": False},
     "no mirror images": {"flip": False},
     "colour, two frames": {"grayscale": False, "frame_stack": 2},
     "other rhythms": {"actor_update_freq": 3, "target_update_freq": 1, "tau": 0.3, "pad": 0},
@@ -190,9 +191,10 @@ def test_in_single_precision_the_updates_stay_close_to_the_literal_ones(encoder)
 
 @pytest.mark.parametrize(("dtype", "closest"), [(torch.float64, 1e-9), (torch.float32, 0.01)], ids=["double", "single"])
 def test_features_from_before_the_critics_step_would_be_noticed(dtype, closest):
-    start = parameters_of(SACAgent(SMALL, CPU, dtype))
-    real, literal = agent_and_literal(SMALL, dtype, 20)
-    _, stale = agent_and_literal(SMALL, dtype, 20, stale_features=True)
+    config = replace(SMALL, encode_once=False)
+    start = parameters_of(SACAgent(config, CPU, dtype))
+    real, literal = agent_and_literal(config, dtype, 20)
+    _, stale = agent_and_literal(config, dtype, 20, stale_features=True)
     assert apart(real, literal, start) < closest
     assert apart(real, stale, start) > 0.1
 
@@ -241,21 +243,35 @@ def test_each_part_of_an_update_changes_its_own_networks_alone():
         assert changed(before, after) == (groups, groups)
 
 
+def targets_and_sources(agent):
+    """Each parameter of the target critic with that of the critic: all of them, or those of the Qs alone."""
+    sources = {
+        name: parameter
+        for name, parameter in agent.critic.named_parameters()
+        if not (agent.config.encode_once and name.startswith("encoder."))
+    }
+    targets = dict(agent.critic_target.named_parameters())
+    assert targets.keys() == sources.keys()
+    return [(target, sources[name]) for name, target in targets.items()]
+
+
+@pytest.mark.parametrize("encode_once", [False, True])
 @pytest.mark.parametrize("tau", [0.01, 0.5, 1.0])
-def test_the_target_moves_by_tau(tau):
-    agent = SACAgent(replace(SMALL, tau=tau), CPU, torch.float64)
+def test_the_target_moves_by_tau(tau, encode_once):
+    agent = SACAgent(replace(SMALL, tau=tau, encode_once=encode_once), CPU, torch.float64)
     with torch.no_grad():
         for parameter in agent.critic.parameters():
             parameter.add_(torch.randn_like(parameter))
-    old = [parameter.clone() for parameter in agent.critic_target.parameters()]
+    old = [target.clone() for target, _ in targets_and_sources(agent)]
     agent.update_critic_target()
-    for before, after, source in zip(old, agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
+    for before, (after, source) in zip(old, targets_and_sources(agent), strict=True):
         torch.testing.assert_close(after, (1 - tau) * before + tau * source.detach(), rtol=1e-12, atol=1e-12)
 
 
-def test_the_target_starts_as_the_critic_and_is_never_trained():
-    agent = SACAgent(SMALL, CPU)
-    for target, source in zip(agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
+@pytest.mark.parametrize("encode_once", [False, True])
+def test_the_target_starts_as_the_critic_and_is_never_trained(encode_once):
+    agent = SACAgent(replace(SMALL, encode_once=encode_once), CPU)
+    for target, source in targets_and_sources(agent):
         assert torch.equal(target, source)
         assert target.data_ptr() != source.data_ptr()
         assert not target.requires_grad
@@ -470,8 +486,9 @@ def test_metrics_are_means_since_the_last_call():
     assert agent.pop_metrics().keys() == {"critic_loss", "q1_mean", "q2_mean"}
 
 
-def test_metrics_are_what_their_names_say():
-    agent = SACAgent(SMALL, CPU, torch.float64)
+@pytest.mark.parametrize("encode_once", [False, True])
+def test_metrics_are_what_their_names_say(encode_once):
+    agent = SACAgent(replace(SMALL, encode_once=encode_once), CPU, torch.float64)
     batch, noise = random_batch(SMALL)
     noise = noise.double()
     literal = LiteralSAC(agent)
@@ -486,7 +503,7 @@ def test_metrics_are_what_their_names_say():
 
     alpha, actor = agent.alpha.item(), copy.deepcopy(agent.actor)
     with torch.no_grad():
-        new_features = agent.critic.encoder(obs)
+        new_features = features if encode_once else agent.critic.encoder(obs)
         sampled, log_prob = actor.sample(new_features, noise)
         q = torch.minimum(*agent.critic(new_features, sampled))
     agent.update_actor_and_alpha(obs, features, noise)
