@@ -431,6 +431,17 @@ def _sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_agent(loaded: Checkpoint, agent: str) -> None:
+    """Check that a checkpoint is of this agent.
+
+    Raises:
+        CheckpointError: if it is of another one.
+    """
+    other = loaded.meta.get("agent", agent)
+    if other != agent:
+        raise CheckpointError(f"{loaded.path} holds a policy of the agent {other!r}; name one of {agent!r}")
+
+
 def error_line(error: Exception) -> str:
     """An error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -42,7 +42,7 @@ from car_racing import Frame
 from car_racing.config import ViewConfig
 from car_racing.episode_statistics import numbers, summaries
 from car_racing.vec_env import default_workers, make_vec_env
-from checkpoint import Checkpoint, CheckpointError, error_line
+from checkpoint import Checkpoint, CheckpointError, check_agent, error_line
 from ppo_config import PPOConfig
 from scoring import ActionDensity, Actions, Policy
 from settings import check_alike, from_saved
@@ -353,6 +353,7 @@ def load_networks(checkpoint: Checkpoint) -> ActorCriticPolicy:
     Raises:
         CheckpointError: if there are none in it.
     """
+    check_agent(checkpoint, AGENT)
     try:
         networks = make_networks(_policy_config(checkpoint))
         networks.load_state_dict(checkpoint.state["policy"])

@@ -32,7 +32,7 @@ from torch import nn
 from augmentation import half_mirrored, normalize_pixels, random_shift
 from car_racing import Frame
 from car_racing.config import ViewConfig
-from checkpoint import Checkpoint, CheckpointError, error_line
+from checkpoint import Checkpoint, CheckpointError, check_agent, error_line
 from cuda_graph import CudaGraph
 from metric_sums import MetricSums
 from replay_buffer import Batch, ReplayBuffer, to_device
@@ -541,6 +541,7 @@ def load_agent(checkpoint: Checkpoint, device: torch.device) -> SACAgent:
     Raises:
         CheckpointError: if the checkpoint's settings or parameters do not make an agent.
     """
+    check_agent(checkpoint, AGENT)
     try:
         state = with_current_names(checkpoint.state["agent"])
         config = from_saved(SACConfig, checkpoint.meta["config"], POLICY_SETTINGS)

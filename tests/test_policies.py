@@ -8,6 +8,7 @@ import torch
 
 import checkpoint
 import ppo
+import sac_drq
 from car_racing import make_env
 from checkpoint import CheckpointError
 from policies import AGENTS, load_density, load_policy, policy_only
@@ -101,6 +102,13 @@ def test_an_unknown_agent_is_named(tmp_path, agent):
     for use in (load_policy, policy_only):
         with pytest.raises(CheckpointError, match=f"holds an unknown agent \\({agent!r}\\); known are ppo, sac"):
             use(loaded)
+
+
+@pytest.mark.parametrize(("other", "load"), [("ppo", sac_drq.initial_agent), ("sac", ppo.initial_networks)])
+def test_the_networks_of_another_agent_are_named(tmp_path, other, load):
+    save, config = SAVERS[other]
+    with pytest.raises(CheckpointError, match=f"holds a policy of the agent '{other}'; name one of '"):
+        load(config, checkpoint.load(save(tmp_path, "policy")))
 
 
 @pytest.mark.parametrize("agent", AGENTS)
