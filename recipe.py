@@ -89,8 +89,10 @@ def read_toml(path: Path, flag: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except SettingError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{flag} {path} cannot be read ({_first_line(error)})") from None
+    except OSError as error:
+        raise SettingError(f"{flag} {path} cannot be read ({error.strerror}); name another") from None
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{flag} {path} cannot be read ({_first_line(error)}); name another") from None
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:  # ValueError: a number of too many digits
         raise SettingError(f"{flag} {path} is no TOML ({_first_line(error)}); mend it there") from None
 

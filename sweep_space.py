@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from recipe import read_toml
-from settings import MAX_NUMBER, SettingError, meant_by, shown
+from settings import MAX_NUMBER, SettingError, flag_of, meant_by, shown
 from sweep_options import SCRIPTS
 
 RANGE_KEYS = {"low", "high", "log", "step"}
+FORM = "write { low = 1e-4, high = 1e-3 }, with log = true or a step if you like, or { choices = [1, 2] }"
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,32 @@ def read_space(path: Path, script: str) -> dict[str, dict[str, Any]]:
     content, where = read_toml(path, "--space"), f"--space {path}"
     fields = SCRIPTS[script].__dataclass_fields__  # type: ignore[attr-defined]
     known = [name for name in fields if name != "seed"]
+    if "seed" in content:
+        raise SettingError(f"{where}: the seed is the same for all trials of a search; leave it out, and give --seeds")
+    check_space(content, where)
     for name, one in content.items():
         if name not in known:
             raise SettingError(
                 f"{where}: there is no setting {shown(name)}; {meant_by(name, known, f'--help of {script}')}"
             )
-        is_whole = type(fields[name].default) is int
-        if isinstance(one, dict) and is_whole and any(type(value) is float for value in one.values()):
+        kind = type(fields[name].default)
+        if kind is bool and "choices" not in one:
+            raise SettingError(f"{where}: {name} is on or off; write {{ choices = [true, false] }}")
+        if kind is int and any(type(value) is float for value in one.values()):
             raise SettingError(f"{where}: {name} is a whole number, so its low, high and step must be, too")
-    check_space(content, where)
+        for end in ends_of(one):
+            _check_value(SCRIPTS[script], name, end, where)
     return content
+
+
+def _check_value(config_class: type, name: str, value: Any, where: str) -> None:
+    """Check that a setting can have a value, whatever the others are."""
+    try:
+        config_class(**{name: value})
+    except SettingError as error:
+        flag = flag_of(name)
+        if str(error).startswith(f"{flag} must be"):
+            raise SettingError(f"{where}: {name} {str(error).removeprefix(flag).strip()}; mend it there") from None
 
 
 def check_space(content: Any, where: str) -> None:
@@ -60,8 +77,9 @@ def check_space(content: Any, where: str) -> None:
         SettingError: if an entry has no range, or there is none.
     """
     for name, one in content.items():
-        if not (isinstance(one, dict) and (_is_range(one) or _is_choice(one))):
-            raise SettingError(f"{where}: {name} needs low and high (and log = true or a step), or choices")
+        mistake = _mistake_in(one)
+        if mistake is not None:
+            raise SettingError(f"{where}: {name} {mistake}")
     if not content:
         raise SettingError(f"{where} names no setting; write one like learning_rate = {{ low = 1e-4, high = 1e-3 }}")
 
@@ -72,16 +90,31 @@ def ends_of(one: Mapping[str, Any]) -> Sequence[Any]:
     return choices
 
 
-def _is_choice(one: Mapping[str, Any]) -> bool:
-    choices = one.get("choices")
-    is_plain = isinstance(choices, list) and all(isinstance(value, bool | int | float | str) for value in choices)
-    return set(one) == {"choices"} and is_plain and bool(choices)
+def _mistake_in(one: Any) -> str | None:
+    """What is wrong with the form of a setting's range or choices, and the mend; None if nothing is."""
+    if not isinstance(one, dict) or not one:
+        return f"has no range; {FORM}"
+    if "choices" in one:
+        choices = one["choices"]
+        is_plain = isinstance(choices, list) and all(isinstance(value, bool | int | float | str) for value in choices)
+        return None if set(one) == {"choices"} and is_plain and choices else f"has no list of choices alone; {FORM}"
+    for key in one:
+        if key not in RANGE_KEYS:
+            return f"has {shown(key)}, which is none of low, high, log and step; {FORM}"
+    return _mistake_in_range(one)
 
 
-def _is_range(one: Mapping[str, Any]) -> bool:
-    numbers = [one[key] for key in ("low", "high", "step") if key in one]
-    if not {"low", "high"} <= set(one) <= RANGE_KEYS or not all(type(number) in (int, float) for number in numbers):
-        return False
-    is_log, step = one.get("log", False), one.get("step")
-    fits_log = is_log is False or (is_log is True and step is None and one["low"] > 0)
-    return fits_log and -MAX_NUMBER <= one["low"] < one["high"] <= MAX_NUMBER and (step is None or step > 0)
+def _mistake_in_range(one: Mapping[str, Any]) -> str | None:
+    numbers = [one.get(key) for key in ("low", "high", *(["step"] if "step" in one else []))]
+    if not all(type(number) in (int, float) for number in numbers):
+        return f"needs low and high, and they are numbers; {FORM}"
+    low, high, step, is_log = one["low"], one["high"], one.get("step"), one.get("log", False)
+    if not -MAX_NUMBER <= low < high <= MAX_NUMBER:
+        return f"has no range from low {low} to high {high}; give a low below high, both between ±{MAX_NUMBER:g}"
+    if type(is_log) is not bool:
+        return f"has log = {shown(str(is_log))}; give true or false"
+    if is_log and low <= 0:
+        return f"has low {low} on a logarithmic scale; give one above 0"
+    if step is not None and (is_log or not step > 0):
+        return f"has step {step}; give one above 0, and none beside log = true"
+    return None
