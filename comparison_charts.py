@@ -60,6 +60,8 @@ def draw_curves(groups: Sequence[Group], paths: Sequence[Path]) -> None:
                     _draw(panel, group, colour, axis, quantity)
                 panel.set(title=title, xlabel=X_LABELS[axis])
                 panel.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "frames" else "{x:g}")
+                # Returns that are all alike would else be told by an offset that stands in the title.
+                panel.ticklabel_format(axis="y", useOffset=False)
                 panel.grid(alpha=0.3)
                 if limits is not None:
                     panel.set_ylim(limits)
