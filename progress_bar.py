@@ -139,7 +139,7 @@ class ProgressBar:
         start, first_step = self._measured_from
         seconds = max(now - start - self._evaluated_s, 1e-9)
         frames = self._frames_at(self._steps)
-        left = "?"
+        left = "00:00" if self._steps >= self._total_steps else "?"
         if seconds > MEASURE_S and self._steps > first_step:
             steps_per_second = (self._steps - first_step) / seconds
             evaluations_s = self._evaluations_after(self._steps) * self.seconds_per_evaluation

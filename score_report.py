@@ -13,6 +13,7 @@ from checkpoint import Checkpoint
 from output_file import replacing
 from process import describe_run
 from scoring import Actions, Score
+from startup import plural
 from tracks import SCORING_TRACKS
 
 CONFIDENCE = 0.95
@@ -173,7 +174,7 @@ def tracks_in_words(score: Score) -> str:
         return f"the {len(tracks)} scoring tracks (seeds {tracks[0]} to {tracks[-1]})"
     if tracks == list(SCORING_TRACKS[: len(tracks)]):
         return f"the first {len(tracks)} of the {len(SCORING_TRACKS)} scoring tracks"
-    return f"{len(tracks)} chosen track{'s' if len(tracks) > 1 else ''}"
+    return plural(len(tracks), "chosen track")
 
 
 def _training(loaded: Checkpoint) -> str:

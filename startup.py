@@ -57,6 +57,11 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)
 
 
+def plural(number: int, noun: str) -> str:
+    """A number of things: "1 core", "2 cores", "1,000 cores"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def heard_signals() -> list[signal.Signals]:
     """The stop signals to react to: all but a hang-up or a warning that was ignored from the start, as by `nohup`."""
     can_stay_ignored = (signal.SIGHUP, signal.SIGUSR1)

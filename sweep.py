@@ -47,7 +47,7 @@ from process import (
 )
 from run_history import RunHistory, from_directory
 from settings import SettingError
-from startup import complain
+from startup import complain, plural
 from sweep_local import run_here
 from sweep_plan import PLAN_FILE, Plan, Trial, chosen_trials, load_plan, make_plan, save_plan
 from sweep_resources import memory_of, share_machine, useful_cores
@@ -119,8 +119,14 @@ def best_checkpoints(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def report(plan: Plan, directory: Path, results: Mapping[str, Result]) -> None:
+def report(plan: Plan, directory: Path, results: Mapping[str, Result], flags: Sequence[str]) -> None:
     """Print the tables, write the comparison, and name the trials that failed or are left.
+
+    Args:
+        plan: the sweep.
+        directory: its directory.
+        results: how the trials ended that were begun.
+        flags: how the sweep is gone on with: where it is, and where it runs.
 
     Raises:
         OSError: if a file cannot be written.
@@ -135,19 +141,21 @@ def report(plan: Plan, directory: Path, results: Mapping[str, Result]) -> None:
             log = from_here((directory / trial.name / LOG_FILE).resolve())
             print(f"Failed: {trial.name}: {result.reason} (log: {log})")
     n_trials = len(plan.trials) if plan.search is None else plan.search.n_trials
-    n_over = sum(is_over(directory / trial.name) for trial in plan.trials)
-    if n_over < n_trials:
-        again = shell_command("sweep.py", "--resume", plan.name, *directory_flags(plan, directory))
-        print(f"{n_trials - n_over} of {n_trials} trials are not finished. Go on: {again}")
+    n_left = n_trials - sum(is_over(directory / trial.name) for trial in plan.trials)
+    n_failed = sum(result.state == "failed" for result in results.values())
+    if n_left:
+        again = shell_command("sweep.py", "--resume", plan.name, *flags)
+        how = "When that is mended, go on" if n_failed == n_left else "Go on"
+        print(f"{n_left} of {plural(n_trials, 'trial')} {'is' if n_left == 1 else 'are'} not finished. {how}: {again}")
     sys.stdout.flush()
     if groups:
         print(f"Written: {', '.join(map(str, write_comparison(directory, groups)))}", flush=True)
 
 
-def directory_flags(plan: Plan, directory: Path) -> list[str]:
-    """The flag that says where the sweep is, unless that is where sweeps are by default."""
-    parent = str(directory).removesuffix(f"/{plan.name}")
-    return [] if parent == SweepOptions.__dataclass_fields__["directory"].default else ["--directory", parent]
+def place_flags(options: SweepOptions) -> list[str]:
+    """The flags that say where the sweep is and runs, unless that is the default."""
+    directory = [] if options.directory == SweepOptions.directory else ["--directory", options.directory]
+    return directory + ([] if options.address is None else ["--address", options.address])
 
 
 @contextmanager
@@ -197,7 +205,9 @@ def run(argv: list[str]) -> int:
     plan = load_plan(directory) if given.script is None else make_plan(options, given)
     if options.plan_only:
         save_plan(plan, directory)
-        print(f"Written: {directory / PLAN_FILE}, {len(plan.trials)} trials", flush=True)
+        print(f"Written: {directory / PLAN_FILE}, {plural(len(plan.trials), 'trial')}")
+        one = shell_command("sweep.py", "--resume", plan.name, *place_flags(options), "--only", "NUMBER")
+        print(f"Run each trial, by its number from 1: {one}", flush=True)
         return 0
     trials = chosen_trials(plan, options.only)
     # The jobs of an array are at work in the same directory.
@@ -212,7 +222,7 @@ def run(argv: list[str]) -> int:
         with engine as machines, lock, StopSignal() as stop:
             if given.script is not None:
                 save_plan(replace(plan, cores=machines.n_cores), directory)
-            trials_in_words = f"{n_to_run} trial{'s' if n_to_run > 1 else ''} of {plan.script}"
+            trials_in_words = f"{plural(n_to_run, 'trial')} of {plan.script}"
             tell(f"{plan.name}: {trials_in_words} to run in {directory}; {machines.words}")
             results = machines.run(Work(plan, directory, source_of(plan, to_run, directory), stop, tell))
             stop_code = stop.exit_code
@@ -220,7 +230,8 @@ def run(argv: list[str]) -> int:
         n_finished = sum(is_finished(directory / trial.name) for trial in trials)
         print(f"{n_finished} of {len(trials)} chosen trials are finished.", flush=True)
     else:
-        report(load_plan(directory), directory, results)  # a search has added trials to the plan
+        # A search has added trials to the plan.
+        report(load_plan(directory), directory, results, place_flags(options))
     return stop_code or int(any(result.state == "failed" for result in results.values()))
 
 

@@ -8,6 +8,7 @@ from typing import Self
 from tqdm import tqdm
 
 from progress_file import Progress
+from startup import plural
 from sweep_source import SweepClock, TrialSource, WatchedProgress, Work
 from sweep_trial import Result, Share, TrialRun
 
@@ -47,6 +48,8 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
             for slot, watched in list(running.items()):
                 result = watched.poll(work.source)
                 lines.show(slot, watched)
+                if result is None and (failure := watched.new_failure()) is not None:
+                    work.tell(failure)
                 if result is not None:
                     name = watched.run.trial.name
                     results[name] = result
@@ -68,6 +71,7 @@ class WatchedTrial:
         self.run = run
         self.progress = WatchedProgress(run.trial, run.directory)
         self._looked_at = time.monotonic()
+        self._n_told = 0
 
     def poll(self, source: TrialSource) -> Result | None:
         """Carry it on, and end it early where the source says so; how it ended, once it has."""
@@ -83,11 +87,21 @@ class WatchedTrial:
             self.run.stop("pruned")
         return result
 
+    def new_failure(self) -> str | None:
+        """In one line, why the trial is started again; None unless it failed since this was asked last."""
+        failures = self.run.failures
+        if len(failures) == self._n_told:
+            return None
+        self._n_told = len(failures)
+        attempt = f"attempt {len(failures) + 1} of {self.run.plan.retries + 1}"
+        return f"{self.run.trial.name}: {attempt}, since the one before failed: {failures[-1]}"
+
 
 def ending(name: str, result: Result, progress: Progress | None) -> str:
     """How a trial ended, in one line."""
     if result.state == "failed":
-        return f"{name}: given up after {result.attempts} attempt{'s' if result.attempts > 1 else ''}: {result.reason}"
+        begun = f"given up after {plural(result.attempts, 'attempt')}" if result.attempts else "not begun"
+        return f"{name}: {begun}: {result.reason}"
     return f"{name}: {result.state}{'' if progress is None else ', ' + validation_in_words(progress)}"
 
 

@@ -43,6 +43,17 @@ def check_address(text: str, flag: str) -> None:
         raise SettingError(f"{flag} {shown(text)} is no address; give one like 10.0.0.1:6379, or auto")
 
 
+def check_sweep_name(name: str, flag: str) -> None:
+    """Check a sweep's name, which also names its directory below `--directory`.
+
+    Raises:
+        SettingError: if it cannot, or if it would lead out of there or into another sweep.
+    """
+    if "/" in name or name in (".", ".."):
+        raise SettingError(f"{flag} {shown(name)} is no name; give one, and the place by --directory")
+    check_run_name(name, flag)
+
+
 @dataclass(frozen=True)
 class SweepOptions:
     """The sweep.
@@ -51,7 +62,7 @@ class SweepOptions:
         SettingError: if an option is missing or out of its range, or two do not go together.
     """
 
-    name: str | None = setting(None, "the sweep's name, and its directory below --directory", check=check_run_name)
+    name: str | None = setting(None, "the sweep's name, and its directory below --directory", check=check_sweep_name)
     seeds: tuple[int, ...] = setting((1,), "seeds of each setting: 1-3, or 1 2 3", minimum=0, maximum=2**32 - 1)
     grid: tuple[str, ...] = setting(
         (), "values of a setting, or recipes: learning_rate=2.5e-4,5e-4; of several, every combination"
@@ -61,7 +72,7 @@ class SweepOptions:
         None, "file of the settings to search, and their ranges, for --search", check=check_path
     )
     resume: str | None = setting(
-        None, "go on with the sweep of this name, each trial where it was", check=check_run_name
+        None, "go on with the sweep of this name, each trial where it was", check=check_sweep_name
     )
     only: tuple[str, ...] = setting((), "of a resumed sweep, these trials alone, by name or number: for job arrays")
     plan_only: bool = setting(False, "write the plan and run nothing, for job arrays")
@@ -84,7 +95,8 @@ class SweepOptions:
             raise SettingError("--search says how many trials, and --space from which settings; give both or neither")
         if self.search is not None and (self.grid or len(self.seeds) > 1 or self.plan_only):
             raise SettingError(
-                "--search chooses the settings of each trial; leave out --grid, --plan-only and more seeds"
+                "--search chooses the settings of each trial as the others end, with one seed; leave out --grid, "
+                "--plan-only and more seeds"
             )
         if self.only and self.resume is None:
             raise SettingError("--only takes trials of a sweep that is there; give --resume, too")
@@ -164,7 +176,8 @@ def _varied(script: str, entry: str) -> tuple[str, tuple[Any, ...]]:
     if not equals or not name or not all(text.split(",")):
         fail(f"--grid {shown(entry)} is not of the form NAME=VALUE,VALUE; write it like learning_rate=2.5e-4,5e-4")
     if name in SWEPT:
-        fail(f"--grid {shown(entry)}: {name} is given to each trial by the sweep; --seeds says which seeds")
+        instead = "--seeds says which seeds" if name == "seed" else "leave it out"
+        fail(f"--grid {shown(entry)}: {name} is given to each trial by the sweep; {instead}")
     if name == "recipe":
         values: list[Any] = text.split(",")
     else:

@@ -199,10 +199,11 @@ def _with_numbers(name: str) -> Iterator[str]:
 def _search(options: SweepOptions, given: CommandLine) -> Search | None:
     if options.search is None or options.space is None or given.script is None:
         return None
-    space = read_space(path_from(options.space, "--space"), given.script)
+    path = path_from(options.space, "--space")
+    space = read_space(path, given.script)
     for name in space:
         if name in given.settings:
-            raise SettingError(f"--space: {name} is on the command line too; give it once")
+            raise SettingError(f"--space {path}: {name} is on the command line too; give it once")
     return Search(options.search, space, options.seeds[0])
 
 
@@ -213,7 +214,9 @@ def _check(plan: Plan) -> None:
         SettingError: if those of one are wrong.
     """
     for trial in plan.examples:
-        plan.config_of(trial)
+        start_from = plan.config_of(trial).start_from
+        if start_from is not None and not path_from(start_from, "--start-from").exists():
+            raise SettingError(f"--start-from {shown(start_from)}: there is no such checkpoint; name another")
         RunOptions(**plan.options_of(trial))
 
 

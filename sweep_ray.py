@@ -23,7 +23,7 @@ import ray
 from core_leases import leased_cores
 from output_file import replacing
 from settings import SettingError, shown
-from startup import one_line
+from startup import one_line, plural
 from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
 from sweep_plan import Plan, Trial, load_plan
 from sweep_source import SweepClock, WatchedProgress, Work
@@ -73,7 +73,7 @@ def _check_answers(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> SettingError:
     why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); start one")
+    return SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); `ray start` starts one")
 
 
 def cores_of_a_trial(plan: Plan, asked: int | None, n_useful: int, memory: int) -> int:
@@ -103,9 +103,14 @@ def needs_gpu(plan: Plan) -> bool:
 def cluster_in_words(n_cores: int, memory: int) -> str:
     """What the cluster has, and what each trial has of it."""
     has = ray.cluster_resources()
-    gpus = f" and {has['GPU']:.0f} GPUs" if has.get("GPU") else ""
-    each = f"each trial with {n_cores} core{'s' if n_cores > 1 else ''} and some {memory / 1e9:.1f} GB of memory"
-    return f"Ray with {has.get('CPU', 0):.0f} cores{gpus} on {len(ray.nodes())} nodes, {each}"
+    gpus = f" and {plural(int(has['GPU']), 'GPU')}" if has.get("GPU") else ""
+    each = f"each trial with {plural(n_cores, 'core')} and some {memory / 1e9:.1f} GB of memory"
+    return f"Ray with {plural(int(has.get('CPU', 0)), 'core')}{gpus} on {plural(n_nodes(), 'node')}, {each}"
+
+
+def n_nodes() -> int:
+    """How many nodes of the cluster are at work."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
@@ -126,7 +131,12 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
     clock = SweepClock()
     has_stopped = False
     results: dict[str, Result] = {}
+    n_alive = n_nodes()
     while True:
+        n_before, n_alive = n_alive, n_nodes()
+        if n_alive < n_before:
+            lost = plural(n_before - n_alive, "node")
+            work.tell(f"{lost} lost, {plural(n_alive, 'node')} left: the trials there go on where there is room")
         # A node may have come since.
         n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // n_cores, 1)
         while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:

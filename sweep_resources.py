@@ -14,6 +14,7 @@ import sac_drq
 from core_leases import leased_cores
 from process import memory_limit
 from settings import SettingError
+from startup import plural
 from sweep_options import SweepOptions
 from sweep_plan import Plan
 from sweep_trial import Share
@@ -42,9 +43,9 @@ class Shares:
     gpus: tuple[str, ...]
 
     def __str__(self) -> str:
-        on_gpu = f", on {len(self.gpus)} GPU{'s' if len(self.gpus) > 1 else ''}" if self.gpus else ""
+        on_gpu = f", on {plural(len(self.gpus), 'GPU')}" if self.gpus else ""
         return (
-            f"{self.n_slots} at a time, each with {self.n_cores} core{'s' if self.n_cores > 1 else ''} and some "
+            f"{self.n_slots} at a time, each with {plural(self.n_cores, 'core')} and some "
             f"{self.memory / 1e9:.1f} GB of memory{on_gpu}"
         )
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from process import StopSignal
 from progress_file import Progress, read_progress
+from startup import plural
 from sweep_plan import Plan, Trial
 from sweep_trial import Result
 
@@ -152,5 +153,7 @@ class SweepClock:
         waiting = n_waiting * statistics.fmean(self._taken + whole)
         seconds_left = max((sum(left) + waiting) / len(running), *left)
         n_left = n_waiting + len(running)
-        trials = f"{n_left} trial{'s' if n_left > 1 else ''} to end, {len(running)} at a time"
-        return f"some {tqdm.format_interval(seconds_left)} left: {trials}"
+        return (
+            f"some {tqdm.format_interval(seconds_left)} left: {plural(n_left, 'trial')} to end, "
+            f"{len(running)} at a time"
+        )

@@ -44,7 +44,7 @@ class Result:
 
     Attributes:
         state: finished; failed, and given up; pruned, since others do better; or stopped, to be gone on with.
-        attempts: how often a process of it was started in this sitting.
+        attempts: how often a process of it was started in this sitting; 0 if another process was at work on it.
         reason: why it failed, in one line.
     """
 
@@ -101,6 +101,10 @@ class TrialRun:
         trial: the trial.
         directory: the trial's directory.
         share: what it has of the machine.
+
+    Attributes:
+        attempts: how often a process of it was started.
+        failures: why each of them failed that did.
     """
 
     def __init__(self, plan: Plan, trial: Trial, directory: Path, share: Share) -> None:
@@ -109,7 +113,7 @@ class TrialRun:
         self.directory = directory.resolve()
         self.share = share
         self.attempts = 0
-        self._failures = 0
+        self.failures: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._stops_as: Literal["pruned", "stopped"] | None = None
         self._waits_since: float | None = None
@@ -131,8 +135,8 @@ class TrialRun:
 
     def _failed(self, why: str) -> Result | None:
         """Count a failure; how the trial ends, if that was one too many."""
-        self._failures += 1
-        return self._end("failed", why) if self._failures > self.plan.retries else None
+        self.failures.append(why)
+        return self._end("failed", why) if len(self.failures) > self.plan.retries else None
 
     def stop(self, state: Literal["pruned", "stopped"] = "stopped") -> None:
         """Ask for a clean stop, after which it could be resumed."""
@@ -151,9 +155,12 @@ class TrialRun:
             self.directory.mkdir(parents=True, exist_ok=True)
             with lock_directory(self.directory):
                 command = self._next_command()
-        except SettingError as error:
+        except SettingError:
             self._waits_since = self._waits_since or time.monotonic()
-            return None if time.monotonic() - self._waits_since < LOCK_WAIT_S else self._end("failed", str(error))
+            if time.monotonic() - self._waits_since < LOCK_WAIT_S:
+                return None
+            # How it ends is for that process to write down.
+            return Result("failed", self.attempts, "another process is at work on it; wait for its end")
         except OSError as error:
             return self._end("failed", f"{self.directory} cannot be used ({error.strerror})")
         self._waits_since = None
@@ -186,6 +193,7 @@ class TrialRun:
 
     def _start(self, command: Sequence[str]) -> None:
         self.attempts += 1
+        (self.directory / RESULT_FILE).unlink(missing_ok=True)  # how an earlier sitting ended
         tied = [sys.executable, "-I", str(HERE / "end_with_parent.py"), str(os.getpid())]
         with (self.directory / LOG_FILE).open("ab") as log, _on_cores(self.share.cores):
             # A session of its own: a Ctrl-C at the terminal reaches the sweep, which asks for one clean stop.

@@ -66,7 +66,11 @@ def test_a_job_array_runs_a_trial_in_each_job(tmp_path, environment):
         "1",
     ]
     code, stdout, stderr = finish(start("sweep.py", "train_ppo.py", *flags, "--plan-only", cwd=ROOT))
-    assert (code, stdout, stderr) == (0, f"Written: {directory}/many/sweep.json, 2 trials\n", "")
+    assert (code, stderr) == (0, "")
+    written, how = stdout.splitlines()
+    assert written == f"Written: {directory}/many/sweep.json, 2 trials"
+    assert how.startswith("Run each trial, by its number from 1: ")
+    assert how.endswith(f"sweep.py --resume many --directory {directory} --only NUMBER")
     done = sbatch(environment, "--array=1-2", "docs/slurm/array.sh", "many", directory)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1 of 1 chosen trials are finished.") == 2

@@ -11,6 +11,8 @@ import pytest
 
 import checkpoint
 from ppo_config import PPOConfig
+from sweep import place_flags
+from sweep_options import SweepOptions
 from sweep_trial import read_result
 from tests.helpers import ROOT, SMALL, finish, save_ppo, start
 from tests.soak.runs import Finished
@@ -96,6 +98,7 @@ def test_killed_trials_and_a_killed_sweep_end_as_if_nothing_had_been(tmp_path, m
 def test_a_stopped_sweep_says_how_to_go_on_and_a_failed_trial_is_named(tmp_path):
     config = PPOConfig(n_envs=2, n_steps=16, batch_size=16, feature_dim=16, action_repeat=10)
     save_ppo(tmp_path, "good", config)
+    (tmp_path / "nowhere").mkdir()
     sweep = start(
         "sweep.py", "train_ppo.py", *TRIAL_FLAGS, "--name", "odd", "--grid", "start_from=good,nowhere", "--no-aim",
         "--total-timesteps", "1e6", "--cores", "1", cwd=tmp_path
@@ -109,8 +112,22 @@ def test_a_stopped_sweep_says_how_to_go_on_and_a_failed_trial_is_named(tmp_path)
     assert "Failed: start_from-nowhere_s1: " in stdout
     assert "(log: sweeps/odd/start_from-nowhere_s1/log.txt)" in stdout
     assert "2 of 2 trials are not finished. Go on: " in stdout
-    assert "sweep.py --resume odd" in stdout
+    assert "sweep.py --resume odd\n" in stdout
     assert checkpoint.load(good).meta["steps"] > 0
+
+
+def test_how_to_go_on_names_the_place_and_the_cluster():
+    assert place_flags(SweepOptions(name="x")) == []
+    options = SweepOptions(name="x", directory="/far/away", address="10.0.0.1:6379")
+    assert place_flags(options) == ["--directory", "/far/away", "--address", "10.0.0.1:6379"]
+
+
+def test_what_failed_throughout_is_to_be_mended_first(tmp_path):
+    (tmp_path / "nowhere").mkdir()
+    flags = ["--name", "odd", "--start-from", "nowhere", "--no-aim", "--cores", "1"]
+    code, stdout, _ = finish(start("sweep.py", "train_ppo.py", *TRIAL_FLAGS, *flags, cwd=tmp_path))
+    assert code == 1
+    assert "1 of 1 trial is not finished. When that is mended, go on: " in stdout
 
 
 def test_a_second_ctrl_c_leaves_at_once(tmp_path):

@@ -79,7 +79,10 @@ def test_mistakes_are_one_line(argv, words, capsys):
         ({"name": "a", "search": 3, "space": "s", "seeds": (1, 2)}, "--search chooses"),
         ({"name": "a", "only": ("s1",)}, "give --resume, too"),
         ({"name": "a", "seeds": (1, 1)}, "names a seed twice"),
-        ({"name": "../a"}, "is no name"),
+        ({"name": "../a"}, "is no name; give one, and the place by --directory"),
+        ({"name": ".."}, "is no name; give one, and the place by --directory"),
+        ({"name": "a/b"}, "is no name; give one, and the place by --directory"),
+        ({"resume": "a/b"}, "is no name"),
         ({"name": "a", "retries": -1}, "--retries"),
     ],
 )

@@ -9,6 +9,7 @@ from sac_config import SACConfig
 from settings import SettingError, explicit_flags, parser_of
 from sweep_options import SweepOptions, parsed_command_line
 from sweep_plan import PLAN_FILE, chosen_trials, load_plan, make_plan, save_plan
+from tests.helpers import PRETRAINED
 
 
 def plan_of(*argv):
@@ -120,3 +121,8 @@ def test_trials_are_chosen_by_name_and_number():
     for name in ("0", "9", "s1"):
         with pytest.raises(SettingError, match="there is no such trial"):
             chosen_trials(plan, (name,))
+
+
+def test_a_policy_to_start_from_that_is_not_there_is_named_before_the_start():
+    with pytest.raises(SettingError, match="--start-from nowhere: there is no such checkpoint"):
+        plan_of("train_ppo.py", "--name", "x", "--grid", f"start_from={PRETRAINED / 'ppo_beta'},nowhere")

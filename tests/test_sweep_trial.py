@@ -100,7 +100,18 @@ def test_a_directory_that_another_holds_is_waited_for(trial_run, monkeypatch):
     monkeypatch.setattr(sweep_trial, "LOCK_WAIT_S", 0.1)
     run = trial_run("save(100)")
     with lock_directory(run.directory):
-        assert "is in use by another training" in end_of(run).reason
+        assert end_of(run) == Result("failed", 0, "another process is at work on it; wait for its end")
+    assert read_result(run.directory) == Result("finished", 1), "how it ended is the other process's to say"
+
+
+def test_how_an_earlier_sitting_ended_is_gone_once_it_goes_on(trial_run):
+    assert end_of(trial_run("sys.exit(2)")).state == "failed"
+    run = trial_run("(directory / 'begun').touch(); time.sleep(60)")
+    while run.poll() is None and not (run.directory / "begun").exists():
+        time.sleep(0.02)
+    assert read_result(run.directory) is None
+    run.stop()
+    end_of(run)
 
 
 def test_the_score_of_the_best_is_driven_after_the_training(trial_run):
