@@ -22,6 +22,7 @@ import checkpoint
 import evaluate
 import film
 import ppo
+import score_report
 import scoring_pool
 import training_run
 import watch
@@ -29,6 +30,7 @@ from aim_writer import AimTracker
 from car_racing import TRAINING_TRACK_SEEDS, make_env, make_stock_env
 from evaluate_options import EvaluateOptions
 from policies import load_policy
+from process import describe_run
 from run_settings import RunOptions
 from scoring import Score, TrackResult, drive_stock
 from settings import OneLineParser, SettingError, add_flags, explicit_flags
@@ -308,6 +310,9 @@ def test_watching_without_a_display_is_said_in_one_line(tmp_path, monkeypatch, c
 
 def test_a_report_takes_a_score_that_is_known(tmp_path, monkeypatch, capsys, scored_at_once):
     """The score that --json left in the run's directory; what is driven is only the three laps that are shown."""
+    provenance = {**describe_run(), "commit": "0" * 40}  # also where this checkout has uncommitted changes
+    for module in (evaluate, score_report):
+        monkeypatch.setattr(module, "describe_run", lambda: provenance)
     path = save_tracked(tmp_path, None)
     use_arguments(monkeypatch, path, "--json", tmp_path / "score.json", "--episodes", 2)
     evaluate.main()

@@ -212,7 +212,7 @@ def test_numbers_that_are_not_finite_are_found_before(here, monkeypatch, n_updat
     def update(self, replay):
         real_update(self, replay)
         if self.n_updates == n_updates:
-            self.critic_target.encoder.linear.bias.data.fill_(float("nan"))
+            self.critic_target.q1[-1].bias.data.fill_(float("nan"))
 
     monkeypatch.setattr(SACAgent, "update", update)
     with pytest.raises(DivergedError, match=f"no longer finite at step {step};"):
