@@ -7,8 +7,13 @@ import sweep_trial
 
 # What a stand-in needs to end like a training: its directory from the flags, and what a whole one leaves there.
 BEGIN = """
-import json, os, sys, time
+import importlib.util, json, os, sys, time
 from pathlib import Path
+# torch, which takes seconds, is imported when a checkpoint is first touched.
+spec = importlib.util.find_spec("checkpoint")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+checkpoint = sys.modules["checkpoint"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(checkpoint)
 flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
 directory = Path(flags.get("checkpoint-dir") or flags["resume"])
 def save(steps):
@@ -33,6 +38,6 @@ def stand_in(directory: Path, code: str) -> Path:
         here.mkdir()
         tie = Path(sweep_trial.__file__).with_name("end_with_parent.py")
         (here / tie.name).symlink_to(tie)
-    root = f"import sys; sys.path.insert(0, {str(Path(sweep_trial.__file__).parent)!r}); import checkpoint\n"
+    root = f"import sys; sys.path.insert(0, {str(Path(sweep_trial.__file__).parent)!r})\n"
     (here / "train_ppo.py").write_text(root + BEGIN + textwrap.dedent(code))
     return here
