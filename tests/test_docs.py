@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, its commands exist, and its pages stay short enough to read."""
 
+import dataclasses
 import functools
 import re
 import shlex
@@ -9,6 +10,9 @@ import sys
 
 import pytest
 
+from car_racing.config import RulesConfig
+from ppo_config import PPOConfig
+from sac_config import SACConfig
 from tests.helpers import ROOT
 
 PAGES = sorted(
@@ -148,6 +152,27 @@ def test_flags_exist(command):
 @pytest.mark.parametrize("name", ["quick", "best", "efficient", "sac_cpu", "drq"])
 def test_recipes_exist(name):
     assert (ROOT / "recipes" / f"{name}.toml").is_file()
+
+
+def value_in(cell):
+    """What a page says that a setting is."""
+    words = {"on": True, "off": False}
+    return words[cell] if cell in words else float(cell) if re.fullmatch(r"[\d.e-]+", cell) else cell
+
+
+def test_the_rules_have_the_defaults_that_their_page_says():
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|", (ROOT / "docs/extending.md").read_text(), re.MULTILINE)
+    assert {name for name, *_ in rows} == {field.name for field in dataclasses.fields(RulesConfig)}
+    for name, ppo, sac in rows:
+        assert (value_in(ppo), value_in(sac)) == (getattr(PPOConfig(), name), getattr(SACConfig(), name)), name
+
+
+def test_sac_has_the_defaults_that_its_page_says():
+    rows = re.findall(r"^\| (`[\w`, ]+`) \| ([^|]+) \|", (ROOT / "docs/sac_drq.md").read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for names, values in rows:
+        for name, value in zip(re.findall(r"\w+", names), values.strip().split(", "), strict=True):
+            assert value_in(value) == getattr(SACConfig(), name), name
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
