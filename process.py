@@ -53,8 +53,14 @@ def mistakes_in_one_line() -> Iterator[None]:
         fail(f"{error.filename or 'a file'} could not be written ({error_line(error)}); name another place")
 
 
+class InUseError(SettingError):
+    """A directory that another process holds."""
+
+
 @contextlib.contextmanager
-def lock_directory(directory: Path, flag: str = "--checkpoint-dir", holder: str = "training") -> Iterator[None]:
+def lock_directory(
+    directory: Path, flag: str = "--checkpoint-dir", holder: str = "training", file: str = LOCK_NAME
+) -> Iterator[None]:
     """Make a run's directory and hold it for this process. However the process ends, the lock goes with it.
 
     What is locked is a file in the directory, since network file systems lock nothing but files that can be written to.
@@ -64,16 +70,18 @@ def lock_directory(directory: Path, flag: str = "--checkpoint-dir", holder: str 
         directory: the run's directory, or a sweep's.
         flag: the flag that names it, for messages.
         holder: what else may hold it.
+        file: the name of the file in it that is locked.
 
     Raises:
-        SettingError: if another one holds it, or it cannot be made.
+        InUseError: if another one holds it.
+        SettingError: if it cannot be made.
     """
-    lock = FileLock(directory / LOCK_NAME, blocking=False, fallback_to_soft=False)
+    lock = FileLock(directory / file, blocking=False, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise SettingError(f"{flag} {directory} is in use by another {holder}; stop it or name another") from None
+        raise InUseError(f"{flag} {directory} is in use by another {holder}; stop it or name another") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise SettingError(f"{flag} {directory} cannot be used ({error.strerror}); name another") from None
@@ -83,7 +91,7 @@ def lock_directory(directory: Path, flag: str = "--checkpoint-dir", holder: str 
     finally:
         # Removed while it is held. Whoever waits for a removed file's lock opens a new one.
         with contextlib.suppress(OSError):
-            (directory / LOCK_NAME).unlink()
+            (directory / file).unlink()
         with contextlib.suppress(OSError):
             lock.release()
 

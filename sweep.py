@@ -144,7 +144,7 @@ def report(plan: Plan, directory: Path, results: Mapping[str, Result], flags: Se
     n_left = n_trials - sum(is_over(directory / trial.name) for trial in plan.trials)
     n_failed = sum(result.state == "failed" for result in results.values())
     if n_left:
-        again = shell_command("sweep.py", "--resume", plan.name, *flags)
+        again = shell_command("sweep.py", "--resume", directory.name, *flags)
         how = "When that is mended, go on" if n_failed == n_left else "Go on"
         print(f"{n_left} of {plural(n_trials, 'trial')} {'is' if n_left == 1 else 'are'} not finished. {how}: {again}")
     sys.stdout.flush()
@@ -206,7 +206,7 @@ def run(argv: list[str]) -> int:
     if options.plan_only:
         save_plan(plan, directory)
         print(f"Written: {directory / PLAN_FILE}, {plural(len(plan.trials), 'trial')}")
-        one = shell_command("sweep.py", "--resume", plan.name, *place_flags(options), "--only", "NUMBER")
+        one = shell_command("sweep.py", "--resume", directory.name, *place_flags(options), "--only", "NUMBER")
         print(f"Run each trial, by its number from 1: {one}", flush=True)
         return 0
     trials = chosen_trials(plan, options.only)
@@ -232,7 +232,7 @@ def run(argv: list[str]) -> int:
     else:
         # A search has added trials to the plan.
         report(load_plan(directory), directory, results, place_flags(options))
-    return stop_code or int(any(result.state == "failed" for result in results.values()))
+    return stop_code or int(any(result.state in ("failed", "busy") for result in results.values()))
 
 
 def main() -> None:

@@ -93,15 +93,16 @@ class WatchedTrial:
         if len(failures) == self._n_told:
             return None
         self._n_told = len(failures)
-        attempt = f"attempt {len(failures) + 1} of {self.run.plan.retries + 1}"
-        return f"{self.run.trial.name}: {attempt}, since the one before failed: {failures[-1]}"
+        times = f"{len(failures)} of at most {plural(self.run.plan.retries + 1, 'time')}"
+        return f"{self.run.trial.name}: failed ({times}) and goes on: {failures[-1]}"
 
 
 def ending(name: str, result: Result, progress: Progress | None) -> str:
     """How a trial ended, in one line."""
     if result.state == "failed":
-        begun = f"given up after {plural(result.attempts, 'attempt')}" if result.attempts else "not begun"
-        return f"{name}: {begun}: {result.reason}"
+        return f"{name}: given up after {plural(result.attempts, 'attempt')}: {result.reason}"
+    if result.state == "busy":
+        return f"{name}: left alone, since another process is at work on it"
     return f"{name}: {result.state}{'' if progress is None else ', ' + validation_in_words(progress)}"
 
 

@@ -115,7 +115,7 @@ class OptunaSearch:
         asked = self._running.pop(trial.name)
         if result.state == "finished" and progress is not None and progress.evaluations:
             self._study.tell(asked, max(one.mean_return for one in progress.evaluations))
-        elif result.state != "stopped":
+        elif result.state in ("pruned", "failed", "finished"):
             self._study.tell(asked, state=TrialState.PRUNED if result.state == "pruned" else TrialState.FAIL)
 
     def _report(self, trial: Trial, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 import checkpoint
 from output_file import replacing
 from paths import is_server
-from process import lock_directory
+from process import InUseError, lock_directory
 from run_history import SCORE_FILE, readable_score
 from settings import SettingError
 from startup import one_line
@@ -27,6 +27,7 @@ from sweep_plan import Plan, Trial
 
 RESULT_FILE = "trial.json"
 LOG_FILE = "log.txt"
+LOCK_FILE = ".trial.lock"
 HERE = Path(__file__).resolve().parent
 # A predecessor on a node that is lost may hold the directory for a moment.
 LOCK_WAIT_S = 120.0
@@ -35,7 +36,7 @@ USAGE_ERROR = 2
 MAX_REASON = 300
 MAX_TAIL_BYTES = 10_000
 
-State = Literal["finished", "failed", "pruned", "stopped"]
+State = Literal["finished", "failed", "pruned", "stopped", "busy"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Result:
     """How a trial ended.
 
     Attributes:
-        state: finished; failed, and given up; pruned, since others do better; or stopped, to be gone on with.
-        attempts: how often a process of it was started in this sitting; 0 if another process was at work on it.
+        state: finished; failed, and given up; pruned, since others do better; stopped, to be gone on with; or busy,
+            since another process is at work on it. The last two are not written down.
+        attempts: how often a process of it was started in this sitting.
         reason: why it failed, in one line.
     """
 
@@ -115,11 +117,19 @@ class TrialRun:
         self.attempts = 0
         self.failures: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._held = contextlib.ExitStack()
+        self._is_held = False
         self._stops_as: Literal["pruned", "stopped"] | None = None
         self._waits_since: float | None = None
 
     def poll(self) -> Result | None:
         """Start what is to be done next, once nothing runs; how the trial ended, once it has."""
+        result = self._carry_on()
+        if result is not None:
+            self._held.close()
+        return result
+
+    def _carry_on(self) -> Result | None:
         if self._process is None:
             return self._begin()
         code = self._process.poll()
@@ -152,17 +162,18 @@ class TrialRun:
         if self._stops_as is not None:
             return self._stopped()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if not self._is_held:
+                # Of the whole trial: its training has a lock of its own, but only once it is up, and its scoring none.
+                self._held.enter_context(lock_directory(self.directory, holder="sweep", file=LOCK_FILE))
+                self._is_held = True
             with lock_directory(self.directory):
                 command = self._next_command()
-        except SettingError:
+        except InUseError:
             self._waits_since = self._waits_since or time.monotonic()
-            if time.monotonic() - self._waits_since < LOCK_WAIT_S:
-                return None
-            # How it ends is for that process to write down.
-            return Result("failed", self.attempts, "another process is at work on it; wait for its end")
-        except OSError as error:
-            return self._end("failed", f"{self.directory} cannot be used ({error.strerror})")
+            has_waited = time.monotonic() - self._waits_since >= LOCK_WAIT_S
+            return Result("busy", self.attempts) if has_waited else None
+        except (SettingError, OSError) as error:
+            return self._end("failed", one_line(f"{self.directory} cannot be used ({error})"))
         self._waits_since = None
         if command is None:
             return self._end("finished", "")

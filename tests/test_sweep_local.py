@@ -104,7 +104,7 @@ def test_what_was_given_up_is_tried_again_when_the_sweep_goes_on(sweep, tmp_path
     results, said = run(plan, directory, GivenTrials(plan.trials), n_slots=1)
     assert results["s1"].state == "failed"
     assert said == [
-        "s1: attempt 2 of 2, since the one before failed: there is a hole in it",
+        "s1: failed (1 of at most 2 times) and goes on: there is a hole in it",
         "s1: given up after 2 attempts: there is a hole in it",
     ]
     assert not is_over(directory / "s1")

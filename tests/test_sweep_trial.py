@@ -100,8 +100,27 @@ def test_a_directory_that_another_holds_is_waited_for(trial_run, monkeypatch):
     monkeypatch.setattr(sweep_trial, "LOCK_WAIT_S", 0.1)
     run = trial_run("save(100)")
     with lock_directory(run.directory):
-        assert end_of(run) == Result("failed", 0, "another process is at work on it; wait for its end")
+        assert end_of(run) == Result("busy", 0)
     assert read_result(run.directory) == Result("finished", 1), "how it ended is the other process's to say"
+
+
+def test_one_of_two_that_begin_a_trial_leaves_it_alone(trial_run, monkeypatch):
+    """Also before the training is up, which then holds the directory itself."""
+    monkeypatch.setattr(sweep_trial, "LOCK_WAIT_S", 0.1)
+    code = "time.sleep(1.5); save(100)"
+    first, second = trial_run(code), trial_run(code)
+    assert first.poll() is None
+    assert end_of(second) == Result("busy", 0)
+    assert end_of(first) == Result("finished", 1) == read_result(first.directory)
+    assert end_of(trial_run(code)) == Result("finished", 0), "its end has let go of it"
+
+
+def test_a_directory_that_cannot_be_used_is_named(trial_run, tmp_path):
+    run = trial_run("save(100)")
+    (tmp_path / "trial").touch()
+    result = end_of(run)
+    assert (result.state, result.attempts) == ("failed", 0)
+    assert "trial cannot be used" in result.reason
 
 
 def test_how_an_earlier_sitting_ended_is_gone_once_it_goes_on(trial_run):
