@@ -15,6 +15,7 @@ from settings import MAX_NUMBER, SettingError, flag_of, meant_by, shown
 from sweep_options import SCRIPTS
 
 RANGE_KEYS = {"low", "high", "log", "step"}
+MAX_STEPS = 10_000
 FORM = "write { low = 1e-4, high = 1e-3 }, with log = true or a step if you like, or { choices = [1, 2] }"
 
 
@@ -55,6 +56,8 @@ def read_space(path: Path, script: str) -> dict[str, dict[str, Any]]:
             raise SettingError(f"{where}: {name} is on or off; write {{ choices = [true, false] }}")
         if kind is int and any(type(value) is float for value in one.values()):
             raise SettingError(f"{where}: {name} is a whole number, so its low, high and step must be, too")
+        if kind is float:  # where both ends are whole numbers, too
+            content[name] = {key: float(value) if type(value) is int else value for key, value in one.items()}
         for end in ends_of(one):
             _check_value(SCRIPTS[script], name, end, where)
     return content
@@ -115,6 +118,8 @@ def _mistake_in_range(one: Mapping[str, Any]) -> str | None:
         return f"has log = {shown(str(is_log))}; give true or false"
     if is_log and low <= 0:
         return f"has low {low} on a logarithmic scale; give one above 0"
-    if step is not None and (is_log or not step > 0):
-        return f"has step {step}; give one above 0, and none beside log = true"
+    if step is not None and is_log:
+        return f"has step {step}; give none beside log = true"
+    if step is not None and not (high - low) / MAX_STEPS <= step <= high - low:
+        return f"has step {step} from low {low} to high {high}; give one that is at most their distance, and not tiny"
     return None

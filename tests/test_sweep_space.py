@@ -5,7 +5,8 @@ import re
 import pytest
 
 from settings import SettingError
-from sweep_space import ends_of, read_space
+from sweep_search import distributions_of
+from sweep_space import Search, ends_of, read_space
 
 SPACE = """
 learning_rate = { low = 1e-4, high = 1e-3, log = true }
@@ -19,6 +20,12 @@ def test_ranges_and_choices(tmp_path):
     space = read_space(tmp_path / "space.toml", "train_ppo.py")
     assert list(space) == ["learning_rate", "n_epochs", "use_gaussian"]
     assert [tuple(ends_of(one)) for one in space.values()] == [(1e-4, 1e-3), (2, 8), (True, False)]
+
+
+def test_a_number_has_all_values_between_whole_ends(tmp_path):
+    (tmp_path / "space.toml").write_text("gamma = { low = 0, high = 1 }\n")
+    distribution = distributions_of(Search(1, read_space(tmp_path / "space.toml", "train_ppo.py"), 1))["gamma"]
+    assert (distribution.low, distribution.high, distribution.step) == (0.0, 1.0, None)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +42,14 @@ def test_ranges_and_choices(tmp_path):
         ("gamma = { low = 0.9, high = 0.8 }", "give a low below high"),
         ("gamma = { low = 0.9, high = 0.99, steps = 1 }", "gamma has steps, which is none of low, high, log and step"),
         ("gamma = { low = 0.0, high = 0.99, log = true }", "low 0.0 on a logarithmic scale; give one above 0"),
-        ("gamma = { low = 0.1, high = 0.99, log = true, step = 0.1 }", "none beside log = true"),
+        ("gamma = { low = 0.1, high = 0.99, log = true, step = 0.1 }", "give none beside log = true"),
         ("gamma = { low = 0.1, high = 0.99, log = 1 }", "gamma has log = 1; give true or false"),
         ("gamma = { low = nan, high = 0.99 }", "give a low below high"),
         ("gamma = { low = 0.9, high = inf }", "give a low below high"),
-        ("gamma = { low = 0.9, high = 0.99, step = 0 }", "gamma has step 0; give one above 0"),
+        ("gamma = { low = 0.9, high = 0.99, step = 0 }", "gamma has step 0 from low 0.9 to high 0.99; give one"),
+        ("gamma = { low = 0.9, high = 0.99, step = inf }", "gamma has step inf"),
+        ("gamma = { low = 0.9, high = 0.99, step = 1e-30 }", "gamma has step 1e-30"),
+        ("gamma = { low = 0.9, high = 0.99, step = 1 }", "gamma has step 1 from"),
         ("gamma = { low = 0.9, high = 1.5 }", "gamma must be at most 1.0, not 1.5; mend it there"),
         ("n_epochs = { low = 1, high = 4, step = 0.5 }", "n_epochs is a whole number"),
         ("use_gaussian = { low = 0, high = 1 }", "use_gaussian is on or off; write { choices = [true, false] }"),
