@@ -7,6 +7,7 @@ sweeps/<name>/table.md, curves.*   what came out
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -215,7 +216,8 @@ def _check(plan: Plan) -> None:
     """
     for trial in plan.examples:
         start_from = plan.config_of(trial).start_from
-        if start_from is not None and not path_from(start_from, "--start-from").exists():
+        # Not `Path.exists`, which raises where a directory may not be entered.
+        if start_from is not None and not os.path.exists(path_from(start_from, "--start-from")):  # noqa: PTH110
             raise SettingError(f"--start-from {shown(start_from)}: there is no such checkpoint; name another")
         RunOptions(**plan.options_of(trial))
 

@@ -73,7 +73,8 @@ def _check_answers(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> SettingError:
     why = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); `ray start` starts one")
+    mend = "`ray start --head` starts one"
+    return SettingError(f"--address {shown(address)}: no Ray cluster answers there ({why}); {mend}")
 
 
 def cores_of_a_trial(plan: Plan, asked: int | None, n_useful: int, memory: int) -> int:

@@ -184,7 +184,7 @@ def test_with_other_rates_the_updates_equal_the_literal_ones_at_those_rates():
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_in_single_precision_the_updates_stay_close_to_the_literal_ones(encoder):
     """Relative to the way: from a gradient next to nothing, Adam makes a whole step, whatever sign rounding gave it."""
-    config = replace(SMALL, encoder=encoder)
+    config = replace(SMALL, encoder=encoder, encode_once=encoder == "light")
     real, literal = agent_and_literal(config, torch.float32, 20)
     assert apart(real, literal, start=parameters_of(SACAgent(config, CPU))) < 0.01
 
@@ -222,8 +222,9 @@ def changed(before, after):
     return {group for group in groups if all(moved[group])}, {group for group in groups if any(moved[group])}
 
 
-def test_each_part_of_an_update_changes_its_own_networks_alone():
-    agent = SACAgent(SMALL, CPU)
+@pytest.mark.parametrize("encode_once", [False, True])
+def test_each_part_of_an_update_changes_its_own_networks_alone(encode_once):
+    agent = SACAgent(replace(SMALL, encode_once=encode_once), CPU)
     pixels, noise = random_batch(SMALL)
     batch = normalized(pixels, agent.dtype)
     states = [parameters_of(agent)]
@@ -368,13 +369,15 @@ def test_compiled_updates_are_close_to_plain_ones(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("encode_once", [False, True])
 # Of tensor cores that float64 has no use for, and of optimisers that could be in a CUDA graph outside of one.
 @pytest.mark.filterwarnings("ignore:.*TensorFloat32", "ignore:.*capturable=True")
-def test_updates_on_a_gpu_equal_those_on_the_cpu(compile, tmp_path, monkeypatch):
+def test_updates_on_a_gpu_equal_those_on_the_cpu(encode_once, compile, tmp_path, monkeypatch):
     """Enough updates for the CUDA graphs to be recorded and played again; losses and draws in float64."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     cuda = torch.device("cuda")
-    here, there = SACAgent(SMALL, CPU, torch.float64), SACAgent(replace(SMALL, compile=compile), cuda, torch.float64)
+    config = replace(SMALL, encode_once=encode_once)
+    here, there = SACAgent(config, CPU, torch.float64), SACAgent(replace(config, compile=compile), cuda, torch.float64)
     replays = random_replay(SMALL), random_replay(SMALL, device=cuda)
     for scale in (1.0, 0.25):
         here.set_lr_scale(scale)
