@@ -7,6 +7,8 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from startup import plural
+
 T = TypeVar("T")
 
 # The speed is believed after so many seconds of it. Before that, the time left is not shown.
@@ -33,7 +35,7 @@ def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
             if not is_terminal and (now - told >= LINE_INTERVAL_S or number == total):
                 told = now
                 left = tqdm.format_interval((total - number) * (now - start) / number)
-                print(f"{what}: {number} of {total} track{'s' if total > 1 else ''}, {left} left", file=sys.stderr)
+                print(f"{what}: {number} of {plural(total, 'track')}, {left} left", file=sys.stderr)
             yield item
 
 

@@ -46,10 +46,11 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
             if not has_stopped and (line := clock.words(progress, work.source.n_waiting)) is not None:
                 work.tell(line)
             for slot, watched in list(running.items()):
+                n_failures = len(watched.run.failures)
                 result = watched.poll(work.source)
                 lines.show(slot, watched)
-                if result is None and (failure := watched.new_failure()) is not None:
-                    work.tell(failure)
+                if result is None and len(watched.run.failures) > n_failures:
+                    work.tell(failure_of(watched.run))
                 if result is not None:
                     name = watched.run.trial.name
                     results[name] = result
@@ -71,7 +72,6 @@ class WatchedTrial:
         self.run = run
         self.progress = WatchedProgress(run.trial, run.directory)
         self._looked_at = time.monotonic()
-        self._n_told = 0
 
     def poll(self, source: TrialSource) -> Result | None:
         """Carry it on, and end it early where the source says so; how it ended, once it has."""
@@ -87,14 +87,11 @@ class WatchedTrial:
             self.run.stop("pruned")
         return result
 
-    def new_failure(self) -> str | None:
-        """In one line, why the trial is started again; None unless it failed since this was asked last."""
-        failures = self.run.failures
-        if len(failures) == self._n_told:
-            return None
-        self._n_told = len(failures)
-        times = f"{len(failures)} of at most {plural(self.run.plan.retries + 1, 'time')}"
-        return f"{self.run.trial.name}: failed ({times}) and goes on: {failures[-1]}"
+
+def failure_of(run: TrialRun) -> str:
+    """Why a trial that goes on has failed, in one line."""
+    times = f"{len(run.failures)} of at most {plural(run.plan.retries + 1, 'time')}"
+    return f"{run.trial.name}: failed ({times}) and goes on: {run.failures[-1]}"
 
 
 def ending(name: str, result: Result, progress: Progress | None) -> str:

@@ -165,7 +165,10 @@ def make_plan(options: SweepOptions, given: CommandLine) -> Plan:
         begun_in=str(Path.cwd()),
         search=_search(options, given),
     )
-    _check(plan)
+    try:
+        _check(plan)
+    except SettingError as error:
+        raise error if options.space is None else SettingError(f"--space {options.space}: {error}") from None
     return plan
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe import read_toml
-from settings import MAX_NUMBER, SettingError, flag_of, meant_by, shown
+from settings import MAX_NUMBER, SettingError, meant_by, shown
 from sweep_options import SCRIPTS
 
 RANGE_KEYS = {"low", "high", "log", "step"}
@@ -58,19 +58,7 @@ def read_space(path: Path, script: str) -> dict[str, dict[str, Any]]:
             raise SettingError(f"{where}: {name} is a whole number, so its low, high and step must be, too")
         if kind is float:  # where both ends are whole numbers, too
             content[name] = {key: float(value) if type(value) is int else value for key, value in one.items()}
-        for end in ends_of(one):
-            _check_value(SCRIPTS[script], name, end, where)
     return content
-
-
-def _check_value(config_class: type, name: str, value: Any, where: str) -> None:
-    """Check that a setting can have a value, whatever the others are."""
-    try:
-        config_class(**{name: value})
-    except SettingError as error:
-        flag = flag_of(name)
-        if str(error).startswith(f"{flag} must be"):
-            raise SettingError(f"{where}: {name} {str(error).removeprefix(flag).strip()}; mend it there") from None
 
 
 def check_space(content: Any, where: str) -> None:

@@ -117,16 +117,16 @@ class TrialRun:
         self.attempts = 0
         self.failures: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._held = contextlib.ExitStack()
-        self._is_held = False
+        self._lock: contextlib.ExitStack | None = None
         self._stops_as: Literal["pruned", "stopped"] | None = None
         self._waits_since: float | None = None
 
     def poll(self) -> Result | None:
         """Start what is to be done next, once nothing runs; how the trial ended, once it has."""
         result = self._carry_on()
-        if result is not None:
-            self._held.close()
+        if result is not None and self._lock is not None:
+            self._lock.close()
+            self._lock = None
         return result
 
     def _carry_on(self) -> Result | None:
@@ -162,18 +162,21 @@ class TrialRun:
         if self._stops_as is not None:
             return self._stopped()
         try:
-            if not self._is_held:
+            if self._lock is None:
                 # Of the whole trial: its training has a lock of its own, but only once it is up, and its scoring none.
-                self._held.enter_context(lock_directory(self.directory, holder="sweep", file=LOCK_FILE))
-                self._is_held = True
+                lock = contextlib.ExitStack()
+                lock.enter_context(lock_directory(self.directory, "the directory", "sweep", LOCK_FILE))
+                self._lock = lock
             with lock_directory(self.directory):
                 command = self._next_command()
         except InUseError:
             self._waits_since = self._waits_since or time.monotonic()
             has_waited = time.monotonic() - self._waits_since >= LOCK_WAIT_S
             return Result("busy", self.attempts) if has_waited else None
-        except (SettingError, OSError) as error:
-            return self._end("failed", one_line(f"{self.directory} cannot be used ({error})"))
+        except SettingError as error:
+            return self._end("failed", str(error))
+        except OSError as error:
+            return self._end("failed", f"{self.directory} cannot be used ({error.strerror})")
         self._waits_since = None
         if command is None:
             return self._end("finished", "")

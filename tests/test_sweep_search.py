@@ -124,7 +124,13 @@ def test_a_resumed_search_goes_on_with_what_was_left_and_knows_the_rest(begun):
 @pytest.mark.parametrize(
     ("space", "more", "words"),
     [
-        ("gamma = { low = 0.9, high = 1.5 }", [], "gamma must be at most 1.0"),
+        ("gamma = { low = 0.9, high = 1.5 }", [], "^--space space.toml: --gamma must be at most 1"),
+        ('gamma = { choices = ["a", 0.9] }', [], "^--space space.toml: --gamma must be of type float, not 'a'"),
+        (
+            "use_gaussian = { choices = [true, 1] }",
+            [],
+            "^--space space.toml: --use-gaussian must be of type bool, not 1",
+        ),
         (SPACE, ["--n-epochs", "4"], "n_epochs is on the command line too"),
     ],
 )

@@ -50,13 +50,10 @@ def test_a_number_has_all_values_between_whole_ends(tmp_path):
         ("gamma = { low = 0.9, high = 0.99, step = inf }", "gamma has step inf"),
         ("gamma = { low = 0.9, high = 0.99, step = 1e-30 }", "gamma has step 1e-30"),
         ("gamma = { low = 0.9, high = 0.99, step = 1 }", "gamma has step 1 from"),
-        ("gamma = { low = 0.9, high = 1.5 }", "gamma must be at most 1.0, not 1.5; mend it there"),
         ("n_epochs = { low = 1, high = 4, step = 0.5 }", "n_epochs is a whole number"),
         ("use_gaussian = { low = 0, high = 1 }", "use_gaussian is on or off; write { choices = [true, false] }"),
         ("gamma = { choices = [] }", "gamma has no list of choices"),
         ("gamma = { choices = [0.9, [1]] }", "gamma has no list of choices"),
-        ('gamma = { choices = ["a", 0.9] }', "gamma must be of type float, not 'a'; mend it there"),
-        ("use_gaussian = { choices = [true, 1] }", "use_gaussian must be of type bool, not 1; mend it there"),
     ],
 )
 def test_what_is_no_space_is_one_line(tmp_path, text, words):
