@@ -88,7 +88,11 @@ def _mistake_in(one: Any) -> str | None:
     if "choices" in one:
         choices = one["choices"]
         is_plain = isinstance(choices, list) and all(isinstance(value, bool | int | float | str) for value in choices)
-        return None if set(one) == {"choices"} and is_plain and choices else f"has no list of choices alone; {FORM}"
+        return (
+            None
+            if set(one) == {"choices"} and is_plain and choices
+            else f"needs a list of choices, and nothing beside it; {FORM}"
+        )
     for key in one:
         if key not in RANGE_KEYS:
             return f"has {shown(key)}, which is none of low, high, log and step; {FORM}"

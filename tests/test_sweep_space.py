@@ -52,8 +52,8 @@ def test_a_number_has_all_values_between_whole_ends(tmp_path):
         ("gamma = { low = 0.9, high = 0.99, step = 1 }", "gamma has step 1 from"),
         ("n_epochs = { low = 1, high = 4, step = 0.5 }", "n_epochs is a whole number"),
         ("use_gaussian = { low = 0, high = 1 }", "use_gaussian is on or off; write { choices = [true, false] }"),
-        ("gamma = { choices = [] }", "gamma has no list of choices"),
-        ("gamma = { choices = [0.9, [1]] }", "gamma has no list of choices"),
+        ("gamma = { choices = [] }", "gamma needs a list of choices, and nothing beside it"),
+        ("gamma = { choices = [0.9, [1]] }", "gamma needs a list of choices, and nothing beside it"),
     ],
 )
 def test_what_is_no_space_is_one_line(tmp_path, text, words):
