@@ -24,7 +24,7 @@ from core_leases import leased_cores
 from output_file import replacing
 from settings import SettingError, shown
 from startup import one_line, plural
-from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, line_of
+from sweep_local import LOOK_INTERVAL_S, POLL_INTERVAL_S, ending, failure_of, line_of
 from sweep_plan import Plan, Trial, load_plan
 from sweep_source import SweepClock, WatchedProgress, Work
 from sweep_trial import HERE, LOG_FILE, Result, Share, TrialRun
@@ -38,6 +38,8 @@ LEASE_WAIT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 # In a trial's directory: that it is to stop, and as what.
 STOP_FILE = "stop"
+# In a trial's directory: why it failed and went on, a line each time.
+FAILURES_FILE = "failures"
 
 
 @contextlib.contextmanager
@@ -141,7 +143,8 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
         # A node may have come since.
         n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // n_cores, 1)
         while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:
-            (directory / trial.name / STOP_FILE).unlink(missing_ok=True)
+            for left in (STOP_FILE, FAILURES_FILE):
+                (directory / trial.name / left).unlink(missing_ok=True)
             running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
         if not running:
             return results
@@ -159,10 +162,14 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
             name, result = tasked.trial.name, _result_of(ref)
             results[name] = result
             tasked.progress.look()
+            for line in tasked.new_failures():
+                work.tell(line)
             work.source.ended(tasked.trial, result, tasked.progress.latest)
             clock.ended(tasked.progress, result)
             work.tell(ending(name, result, tasked.progress.latest))
         for tasked in running.values():
+            for line in tasked.new_failures():
+                work.tell(line)
             if stop.received is not None:
                 tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
             if tasked.progress.look():
@@ -183,6 +190,14 @@ class TaskedTrial:
         self.trial = trial
         self.directory = directory
         self.progress = WatchedProgress(trial, directory)
+        self._n_failures = 0
+
+    def new_failures(self) -> list[str]:
+        """Why it has failed since the last call, a line each time."""
+        path = self.directory / FAILURES_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        new, self._n_failures = lines[self._n_failures :], len(lines)
+        return new
 
     def stop(self, state: str) -> None:
         """Have the task ask the trial for a clean stop, on whatever node it is."""
@@ -207,7 +222,14 @@ def _run_one(directory: Path, trial: Trial, n_cores: int) -> dict[str, Any]:
     with leased_cores(n_cores, LEASE_WAIT_S) as cores:
         run = TrialRun(load_plan(directory), trial, directory / trial.name, Share(cores))
         is_stopping = False
+        n_failures = 0
         while (result := run.poll()) is None:
+            if len(run.failures) > n_failures:
+                n_failures = len(run.failures)
+                # A full disk may be what failed.
+                failures_file = directory / trial.name / FAILURES_FILE
+                with contextlib.suppress(OSError), failures_file.open("a", encoding="utf-8") as failures:
+                    failures.write(f"{failure_of(run)}\n")
             if not is_stopping and stop_file.exists():
                 is_stopping = True
                 run.stop("pruned" if stop_file.read_text() == "pruned" else "stopped")

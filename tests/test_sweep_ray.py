@@ -67,23 +67,43 @@ def test_a_lost_node_changes_nothing(cluster, tmp_path, monkeypatch):
         assert_as_alone(tmp_path, seed, monkeypatch)
 
 
-@pytest.mark.parametrize("state", ["pruned", "stopped"])
-def test_a_task_ends_its_trial_as_it_is_asked_to(state, tmp_path, monkeypatch):
-    waits = "import signal; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138)); tell(10, [1.0]); time.sleep(120)"
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Make a sweep of one trial, whose script is a stand-in; its directory and the trial, as Ray is given it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep_trial, "HERE", stand_in(tmp_path, waits))
-    given = parsed_command_line("", ["train_ppo.py", "--name", "x"])
-    options = SweepOptions(**given.sweep)
-    save_plan(make_plan(options, given), options.path)
-    (trial,) = load_plan(options.path).trials
-    tasked = sweep_ray.TaskedTrial(trial, options.path / trial.name)
+
+    def plan(code, *flags):
+        monkeypatch.setattr(sweep_trial, "HERE", stand_in(tmp_path, code))
+        given = parsed_command_line("", ["train_ppo.py", "--name", "x", *flags])
+        options = SweepOptions(**given.sweep)
+        save_plan(make_plan(options, given), options.path)
+        (trial,) = load_plan(options.path).trials
+        return options.path, sweep_ray.TaskedTrial(trial, options.path / trial.name)
+
+    return plan
+
+
+@pytest.mark.parametrize("state", ["pruned", "stopped"])
+def test_a_task_ends_its_trial_as_it_is_asked_to(state, planned):
+    waits = "import signal; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138)); tell(10, [1.0]); time.sleep(120)"
+    directory, tasked = planned(waits)
     with ThreadPoolExecutor() as pool:
-        task = pool.submit(sweep_ray._run_one, options.path, trial, 1)
+        task = pool.submit(sweep_ray._run_one, directory, tasked.trial, 1)
         while not tasked.progress.look():
             time.sleep(0.05)
         tasked.stop(state)
         assert task.result(60)["state"] == state
     assert not (tasked.directory / sweep_ray.STOP_FILE).exists(), "it would stop the trial that goes on"
+
+
+def test_a_task_leaves_why_its_trial_failed_and_went_on(planned):
+    directory, tasked = planned("sys.exit('there is a hole in it')", "--retries", "2")
+    assert tasked.new_failures() == []
+    assert sweep_ray._run_one(directory, tasked.trial, 1)["state"] == "failed"
+    assert tasked.new_failures() == [
+        f"s1: failed ({n} of at most 3 times) and goes on: there is a hole in it" for n in (1, 2)
+    ]
+    assert tasked.new_failures() == []
 
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path):
