@@ -8,16 +8,20 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks import ageing, book, footprint, sac_update, training_speed, worker_scaling
+import checkpoint
+from benchmarks import ageing, book, development_scores, footprint, sac_update, training_speed, worker_scaling
 from benchmarks.book import QUESTIONS, Answer, Question
 from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
 from recipe import read
 from run_history import Evaluation
 from sac_config import SACConfig
 from sac_drq import make_replay
+from scoring import Score, TrackResult
+from tests.helpers import save_ppo
 
-# What has no question of its own.
-HELPERS = {"__init__", "book", "findings", "policy_probe", "short_training"}
+# What has no question of its own; `development_scores` needs trainings that take hours.
+HELPERS = {"__init__", "book", "development_scores", "findings", "policy_probe", "short_training"}
+RESULT = TrackResult(5000, 900.0, 700, 300, 0, 1.0, True)
 MACHINE = {"processor": "A processor", "cores": 2, "gpu": "none"}
 
 
@@ -205,3 +209,36 @@ def test_rl_zoos_training_is_that_of_its_recipe():
     model.env.step([model.action_space.sample()] * 8)
     assert game.t - before == pytest.approx(2 / 50), "two frames a decision"
     model.env.close()
+
+
+def score_of(*returns, laps):
+    results = [TrackResult(5000 + n, one, 700, 300, 0, 1.0, n < laps) for n, one in enumerate(returns)]
+    return Score(results)
+
+
+def test_settings_are_compared_over_their_seeds():
+    base = development_scores.Setting("base", [score_of(900.0, 920.0, laps=2), score_of(890.0, 910.0, laps=2)])
+    worse = development_scores.Setting("worse", [score_of(700.0, 900.0, laps=1)])
+    assert development_scores.rows_of([base, worse])[1:] == [
+        ["base", "2", "905.0 [900.0, 910.0]", "", "100.0%", "0.0%", "700", "890"],
+        ["worse", "1", "800.0", "-105.0 [-110.0, -100.0]", "50.0%", "50.0%", "700", "700"],
+    ]
+
+
+def test_a_run_drives_the_development_tracks_once(tmp_path, monkeypatch):
+    save_ppo(tmp_path / "sweep" / "s1", "best")
+    (tmp_path / "sweep" / "left").mkdir()
+    (run,) = development_scores.runs_in(tmp_path / "sweep")
+    driven = []
+    monkeypatch.setattr(development_scores, "drive", lambda policy, env, track: driven.append(track) or RESULT)
+    first = development_scores.driven(run, 2)
+    assert driven == [5000, 5001]
+    assert first.results == [RESULT, RESULT]
+    assert development_scores.driven(run, 2) == first
+    assert driven == [5000, 5001]
+    # Another state of it, or more tracks, are driven anew.
+    development_scores.driven(run, 3)
+    checkpoint.remove(run / "best")
+    save_ppo(run, "best", seed=6)
+    development_scores.driven(run, 3)
+    assert driven == [5000, 5001, *2 * [5000, 5001, 5002]]
