@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import torch
 
@@ -56,33 +57,47 @@ def _driven(
 ) -> Iterator[Iterable[TrackResult]]:
     """The results of the jobs, in their order, as they are waited for."""
     if n_workers > 1:
-        try:
-            pool, futures = _start_pool(jobs, n_workers, pickled, actions)
-        except (OSError, RuntimeError) as error:  # no semaphores in /dev/shm, no more processes or threads
-            _kill_workers()
-            complain(f"no worker processes can be started ({error_line(error)}); this process drives all tracks")
-        except BaseException:  # a stop that came while the workers were started
-            _kill_workers()
-            raise
-        else:
-            with pool:
-                try:
-                    yield (future.result() for future in futures)
-                except BaseException:
-                    _kill_workers()
-                    raise
-            return
+        with _memory_file(pickled) as path:
+            try:
+                pool, futures = _start_pool(jobs, n_workers, path, actions)
+            except (OSError, RuntimeError) as error:  # no semaphores in /dev/shm, no more processes or threads
+                _kill_workers()
+                complain(f"no worker processes can be started ({error_line(error)}); this process drives all tracks")
+            except BaseException:  # a stop that came while the workers were started
+                _kill_workers()
+                raise
+            else:
+                with pool:
+                    try:
+                        yield (future.result() for future in futures)
+                    except BaseException:
+                        _kill_workers()
+                        raise
+                return
     _load_policies(pickled, actions)
     yield (_drive(*job) for job in jobs)
 
 
+@contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    """The path of a file in memory that the workers can read until the block ends.
+
+    What a worker is started with goes through a pipe, which takes 64 kB. With more than that, the parent would wait for
+    ever for a worker that died before it read.
+    """
+    with os.fdopen(os.memfd_create("policies"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
 def _start_pool(
-    jobs: Sequence[tuple[int, int]], n_workers: int, pickled: bytes, actions: Actions | None
+    jobs: Sequence[tuple[int, int]], n_workers: int, path: str, actions: Actions | None
 ) -> "tuple[ProcessPoolExecutor, list[Future[TrackResult]]]":
     # Ctrl-C reaches every process of the terminal. The workers are started with it blocked, and the parent ends them.
     # Starting them takes seconds; a stop signal that arrives meanwhile is handled afterwards, not in mid-start.
     with _stop_signals_blocked():
-        pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (pickled, actions))
+        pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (path, actions))
         # `submit`, not `map`: an interrupted `map` cancels pending futures, which can crash the pool's management
         # thread.
         return pool, [pool.submit(_drive, *job) for job in jobs]
@@ -112,11 +127,11 @@ class _Worker:
     policies: list[tuple[Policy, ViewConfig]]
 
 
-def _start_worker(pickled: bytes, actions: Actions | None) -> None:
+def _start_worker(path: str, actions: Actions | None) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Blocked when the worker was started, but the parent ends its workers with it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-    _load_policies(pickled, actions)
+    _load_policies(Path(path).read_bytes(), actions)
 
 
 def _load_policies(pickled: bytes, actions: Actions | None) -> None:

@@ -157,6 +157,10 @@ def is_scoring_worker(child):
     return False
 
 
+# Of a core, after which a worker process drives: to start takes it five on a slow machine.
+DRIVES_AFTER_S = 6.0
+
+
 @contextmanager
 def scoring_for(place, core_seconds):
     """evaluate.py at many tracks, and its worker processes, once each of these has used so much of a core."""
@@ -179,49 +183,37 @@ def scoring_for(place, core_seconds):
                 left.kill()
 
 
-@pytest.fixture
-def scoring(place):
-    """Its workers drive by then; to start takes them five seconds on a slow machine."""
-    with scoring_for(place, 6.0) as process_and_workers:
-        yield process_and_workers
-
-
-def assert_nothing_is_left(place, process, workers, code):
-    exit_code, stdout, stderr = finish(process)
-    assert exit_code == code
-    assert "Traceback" not in stderr
-    assert stdout == ""
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
-    assert [path.name for path in place.iterdir() if path.name.startswith((".", "half"))] == []
-
-
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    ("number", "code", "core_seconds"),
+    [
+        (signal.SIGTERM, 143, DRIVES_AFTER_S),
+        (signal.SIGKILL, -signal.SIGKILL, DRIVES_AFTER_S),
+        (signal.SIGINT, 130, 0.5),
+        (signal.SIGHUP, 129, 0.5),
+    ],
 )
-def test_whatever_ends_it_nothing_stays_behind(place, scoring, number, code):
-    process, workers = scoring
-    process.send_signal(number)
-    assert_nothing_is_left(place, process, workers, code)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_stop_while_its_workers_start_is_heard(place, number, code):
-    with scoring_for(place, 0.5) as (process, workers):
+def test_whatever_ends_it_nothing_stays_behind(place, number, code, core_seconds):
+    with scoring_for(place, core_seconds) as (process, workers):
         process.send_signal(number)
-        assert_nothing_is_left(place, process, workers, code)
+        exit_code, stdout, stderr = finish(process)
+        assert exit_code == code
+        assert "Traceback" not in stderr
+        assert stdout == ""
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert alive == []
+        assert [path.name for path in place.iterdir() if path.name.startswith((".", "half"))] == []
 
 
-def test_a_killed_worker_is_named(scoring):
-    process, workers = scoring
-    workers[0].kill()
-    code, _, stderr = finish(process)
-    assert code == 1
-    assert "evaluate.py: a worker process could not be started or has died" in stderr.splitlines()[-1]
-    assert "Traceback" not in stderr
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
+@pytest.mark.parametrize("core_seconds", [0.1, DRIVES_AFTER_S])
+def test_a_killed_worker_is_named(place, core_seconds):
+    with scoring_for(place, core_seconds) as (process, workers):
+        workers[0].kill()
+        code, _, stderr = finish(process)
+        assert code == 1
+        assert "evaluate.py: a worker process could not be started or has died" in stderr.splitlines()[-1]
+        assert "Traceback" not in stderr
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert alive == []
 
 
 def test_a_damaged_newest_checkpoint_is_named(tmp_path, monkeypatch, capsys, scored_at_once):
