@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import io
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from importlib import import_module
 
 import pytest
 
@@ -88,10 +91,25 @@ def documented_commands():
 @functools.cache
 def help_of(script):
     """The flags that a script or a module (`-m NAME`) of this project has."""
-    command = [sys.executable, *script.split(), "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    module = script.removeprefix("-m ")
+    text = help_of_benchmark(module) if module.startswith("benchmarks.") else help_of_process(script.split())
+    return set(re.findall(r"--[a-z][a-z0-9-]*", text))
+
+
+def help_of_process(words):
+    done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return set(re.findall(r"--[a-z][a-z0-9-]*", done.stdout))
+    return done.stdout
+
+
+def help_of_benchmark(module):
+    """In this process: each one of its own would import PyTorch."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as stdout:
+        patch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit) as end:
+            import_module(module).main()
+    assert end.value.code == 0
+    return stdout.getvalue()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
