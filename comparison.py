@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, trim_mean
 
 from run_history import Evaluation, RunHistory
 
@@ -102,6 +101,8 @@ class Group:
         returns = self.returns
         if returns is None:
             return None
+        from scipy.stats import trim_mean  # see _bootstrapped
+
         return over_seeds(lambda seeds: trim_mean(returns[seeds].ravel(), 0.25), len(returns))
 
     @property
@@ -154,16 +155,8 @@ def over_seeds(statistic: Callable[..., float], *n_seeds: int) -> Estimate:
         rest = iter(resampled)
         return statistic(*(fixed[place] if place in fixed else next(rest) for place in range(len(seeds))))
 
-    result = bootstrap(
-        varied,
-        of_resample,
-        vectorized=False,
-        method="percentile",
-        confidence_level=CONFIDENCE,
-        n_resamples=N_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    interval = float(result.confidence_interval.low), float(result.confidence_interval.high)
+    low, high = _bootstrapped(varied, of_resample, vectorized=False)
+    interval = float(low), float(high)
     return Estimate(value, interval if interval[0] < interval[1] else None)
 
 
@@ -214,9 +207,18 @@ def _interval_of_means(values: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     """The interval of the mean over the first axis, at each place of the second."""
     if len(values) < 2:
         return values[0], values[0]
-    options: dict[str, Any] = {"confidence_level": CONFIDENCE, "n_resamples": N_RESAMPLES, "method": "percentile"}
-    interval = bootstrap((values,), np.mean, axis=0, rng=np.random.default_rng(0), **options).confidence_interval
-    return np.asarray(interval.low), np.asarray(interval.high)
+    low, high = _bootstrapped((values,), np.mean, axis=0)
+    return np.asarray(low), np.asarray(high)
+
+
+def _bootstrapped(data: Sequence[NDArray[Any]], statistic: Callable[..., Any], **options: Any) -> tuple[Any, Any]:
+    """The two ends of SciPy's percentile interval; the same data give the same one."""
+    from scipy.stats import bootstrap  # a second, which a sweep's start need not pay
+
+    rng = np.random.default_rng(0)
+    settings = {"method": "percentile", "confidence_level": CONFIDENCE, "n_resamples": N_RESAMPLES}
+    interval = bootstrap(data, statistic, rng=rng, **settings, **options).confidence_interval
+    return interval.low, interval.high
 
 
 def validation_rows(groups: Sequence[Group]) -> list[list[str]]:

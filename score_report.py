@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from checkpoint import Checkpoint
 from output_file import replacing
@@ -30,6 +29,8 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """
     if len(values) < MIN_FOR_INTERVAL or len(set(values)) < 2:
         return None
+    from scipy.stats import bootstrap  # a second, which the workers of a scoring need not pay
+
     interval = bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
     ).confidence_interval
