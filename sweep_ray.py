@@ -157,19 +157,18 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
                 if not (tasked.directory / LOG_FILE).exists():
                     ray.cancel(ref)  # no node has room for it yet
         done, _ = ray.wait(list(running), timeout=LOOK_INTERVAL_S)
+        for tasked in running.values():
+            for line in tasked.new_failures():
+                work.tell(line)
         for ref in done:
             tasked = running.pop(ref)
             name, result = tasked.trial.name, _result_of(ref)
             results[name] = result
             tasked.progress.look()
-            for line in tasked.new_failures():
-                work.tell(line)
             work.source.ended(tasked.trial, result, tasked.progress.latest)
             clock.ended(tasked.progress, result)
             work.tell(ending(name, result, tasked.progress.latest))
         for tasked in running.values():
-            for line in tasked.new_failures():
-                work.tell(line)
             if stop.received is not None:
                 tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
             if tasked.progress.look():
