@@ -28,7 +28,7 @@ def tiles_missed(policy: Policy, env: AgentView, track: int, bend: int) -> int:
     """The number of tiles from the start to the bend's end that are left behind untouched or not reached at all."""
     env.reset(seed=track)
     game = game_of(env)
-    place = before_bend(game, bend, np.random.default_rng([track, bend]))
+    place = before_bend(game.track, bend, np.random.default_rng([track, bend]))
     put_car(game, place)
     obs = env.refresh_observation()
     end = bend + TILES_AFTER_BEND
@@ -52,7 +52,7 @@ def main() -> None:
     for track in probe.tracks:
         env.reset(seed=track)
         # The game's own start is among the first and last tiles.
-        for bend in [bend for bend in bends_against(game) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:
+        for bend in [bend for bend in bends_against(game.track) if 25 <= bend < len(game.track) - 2 * TILES_AFTER_BEND]:
             passes.append(tiles_missed(probe.policy, env, track, bend))
     if not passes:
         fail("--tracks: no such bend on these; give more")

@@ -26,7 +26,7 @@ def main() -> None:
     for track in probe.tracks:
         result = drive(probe.policy, env, track)
         results.append(result)
-        road = turns(game)
+        road = turns(game.track)
         sharp += [(road > SHARP_BEND).sum(), (road < -SHARP_BEND).sum()]
         if not result.lap_finished:
             tiles: list[Any] = list(game.road or ())

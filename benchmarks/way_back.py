@@ -21,7 +21,7 @@ def frames_until_back(policy: Policy, env: AgentView, track: int) -> float:
     """Frames until a lost car touches a tile that it had not touched before; infinite if it is not back in time."""
     env.reset(seed=track)
     game = game_of(env)
-    place = find_placement("lost", game, np.random.default_rng(track))
+    place = find_placement("lost", game.track, np.random.default_rng(track))
     assert place is not None  # Only a bend may be missing on a track.
     put_car(game, place)
     obs = env.refresh_observation()

@@ -13,6 +13,7 @@ from car_racing.game import Frame
 from car_racing.replay import EpisodeSnapshot, Mistake
 from car_racing.rules import LapProgress, Penalties, is_hopeless
 from car_racing.starts import TILES_TO_RECOVER, EpisodeStart, StartKind, find_placement, put_car
+from car_racing.track import track_of_seed
 from car_racing.view import AgentView
 
 # Every training track's seed is drawn from here, and every evaluation track's seed lies below it. So no training run,
@@ -66,7 +67,9 @@ class TrainingEpisodes(gym.Wrapper):
         self._lap: LapProgress
         self._tiles = 0
         self._idle_frames = 0
+        # What was seen halfway round, and after which action.
         self._halfway_obs: Frame | None = None
+        self._halfway_at: int | None = None
         # How many tiles the car has touched once the episode is over, if it does not go to the lap's end.
         self._tiles_at_end: int | None = None
         self._has_erred = False
@@ -193,19 +196,23 @@ class TrainingEpisodes(gym.Wrapper):
 
     def _begin_at(self, start: EpisodeStart) -> tuple[Frame, dict[str, Any]] | None:
         """Begin an episode; None where its track has no place for such a start."""
-        obs, info = self.env.reset(seed=start.track_seed, options={"mirrored": start.is_mirrored})
-        game, tile, tiles_at_end = game_of(self), 0, None
+        place = None
         if start.kind != "lap":
-            place = find_placement(start.kind, game, np.random.default_rng(start.place_seed))
+            # Looked for before the track is laid out, which takes several times as long.
+            track = track_of_seed(start.track_seed, start.is_mirrored)
+            place = find_placement(start.kind, track, np.random.default_rng(start.place_seed))
             if place is None:
                 return None
+        obs, info = self.env.reset(seed=start.track_seed, options={"mirrored": start.is_mirrored})
+        game, tile, tiles_at_end = game_of(self), 0, None
+        if place is not None:
             put_car(game, place)
             obs = self._view.refresh_observation()
             tile, tiles_at_end = place.tile, tiles_visited(self) + place.tiles_to_go
         self._start, self._is_retry, self._actions = start, False, []
         self._record, self._lap = EpisodeRecord(), LapProgress(game, tile)
         self._tiles, self._tiles_at_end, self._idle_frames = tiles_visited(self), tiles_at_end, 0
-        self._halfway_obs, self._has_erred = None, False
+        self._halfway_obs, self._halfway_at, self._has_erred = None, None, False
         info["track_seed"], info["start"] = start.track_seed, self._kind
         return obs, info
 
@@ -220,7 +227,7 @@ class TrainingEpisodes(gym.Wrapper):
         n_missed = self._lap.count_missed()
         reward = float(reward) - self._penalties.of_step(self._lap, n_missed)
         if self._halfway_obs is None and self._lap.is_halfway:
-            self._halfway_obs = obs
+            self._halfway_obs, self._halfway_at = obs, len(self._actions) - 1
         if self.rules.bootstrap_lap_end and self._has_come_round(terminated, info):
             # A car that goes round the wrong way is never halfway.
             obs = obs if self._halfway_obs is None else self._halfway_obs
@@ -246,7 +253,8 @@ class TrainingEpisodes(gym.Wrapper):
 
     def _snapshot(self, n_actions: int) -> EpisodeSnapshot:
         actions = np.array(self._actions[:n_actions], dtype=np.float32).reshape(-1, 3)
-        return EpisodeSnapshot(self._start, actions)
+        observed = () if self._halfway_at is None or self._halfway_at >= n_actions else (self._halfway_at,)
+        return EpisodeSnapshot(self._start, actions, observed)
 
     def _play(self, snapshot: EpisodeSnapshot) -> tuple[Frame, dict[str, Any]]:
         """Play an episode up to a moment of it; its observation and info.
@@ -258,10 +266,15 @@ class TrainingEpisodes(gym.Wrapper):
         if begun is None:
             raise ValueError("the track has no place for such a start")
         obs, info = begun
-        for action in snapshot.actions:
-            obs, _, terminated, truncated, info, _ = self._step(action)
-            if terminated or truncated:
-                raise ValueError("the episode ends before its last action")
+        drawn = snapshot.drawn(self._view.config.frame_stack)
+        try:
+            for i, action in enumerate(snapshot.actions):
+                self._view.draws = i in drawn
+                obs, _, terminated, truncated, info, _ = self._step(action)
+                if terminated or truncated:
+                    raise ValueError("the episode ends before its last action")
+        finally:
+            self._view.draws = True
         return obs, info
 
 

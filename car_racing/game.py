@@ -1,11 +1,11 @@
 """CarRacing-v3 whose observation is drawn straight at the agent's size."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from Box2D import b2_staticBody, b2BodyDef
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import CarRacing
@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 from car_racing.car import QuickCar
 from car_racing.config import FRAME_SIZE
 from car_racing.renderer import FrameRenderer
+from car_racing.track import draw_track, kerb_corners, kerbs, mirrored, tile_corners
 
 Frame = NDArray[np.uint8]
+
+# A kerb's colours.
+WHITE, RED = (255, 255, 255), (255, 0, 0)
 
 # OpenCV's thread pool costs more than it gives on pictures this small.
 cv2.setNumThreads(1)
@@ -51,9 +55,9 @@ class TileColour:
 class FastCarRacing(CarRacing):
     """CarRacing-v3 whose observation is drawn straight at the agent's size, forty times faster.
 
-    Physics, rewards, tracks, random numbers and `render()` are the inherited ones; `QuickCar` does the car's arithmetic
-    with results equal to the last bit. Only the observation is drawn by `renderer`: uint8 (84, 84), grey, (84, 84, 1)
-    with `keep_dim`, or (84, 84, 3), RGB, close to the stock picture shrunk to that size.
+    Physics, rewards, tracks, random numbers and `render()` are Gymnasium's. `QuickCar` does the car's arithmetic, and
+    `track` the track's, with results equal to the last bit. Only the observation is drawn by `renderer`: uint8
+    (84, 84), grey, (84, 84, 1) with `keep_dim`, or (84, 84, 3), RGB, close to the stock picture shrunk to that size.
 
     `reset(options={"mirrored": True})` lays out the mirror image of the track, which runs clockwise.
 
@@ -142,35 +146,30 @@ class FastCarRacing(CarRacing):
         return self._car
 
     def _create_track(self) -> bool:
-        if not super()._create_track():
-            return False
-        if self._mirrored:
-            self._mirror_track()
+        track = draw_track(self.np_random)
+        self.track: Any = mirrored(track) if self._mirrored else track
         self._touched.clear()
         self._has_new_track = True
-        tiles: Iterator[Any] = iter(self.road or [])
-        for i, (corners, colour) in enumerate(self.road_poly):
-            if not isinstance(colour, tuple):  # a kerb's is
-                tile = next(tiles)
-                tile.color = TileColour(colour, tile.idx, self._touched)
-                self.road_poly[i] = (corners, tile.color)
+        self.road: Any = []
+        # The tiles' colours take turns.
+        colours = [tuple(self.road_color + 0.01 * i * 255) for i in range(3)]
+        body = b2BodyDef(type=b2_staticBody)
+        has_kerb = kerbs(self.track)
+        for i, corners in enumerate(tile_corners(self.track)):
+            self.fd_tile.shape.vertices = corners
+            # CreateStaticBody would make a definition for each tile, which takes longer than all the rest.
+            tile: Any = self.world.CreateBody(body)
+            tile.CreateFixture(self.fd_tile).sensor = True
+            tile.userData = tile
+            tile.color = TileColour(colours[i % 3], i, self._touched)
+            tile.road_visited = False
+            tile.road_friction = 1.0
+            tile.idx = i
+            self.road.append(tile)
+            self.road_poly.append((corners, tile.color))
+            if has_kerb[i]:
+                self.road_poly.append((kerb_corners(self.track, i), WHITE if i % 2 == 0 else RED))
         return True
-
-    def _mirror_track(self) -> None:
-        """Turn the track that has just been made into the one that its mirror image (x to -x) would have been."""
-        self.track = [(math.pi - alpha, -heading, -x, y) for alpha, heading, x, y in self.track]
-        tiles: Iterator[Any] = iter(self.road or [])
-        for i, (corners, colour) in enumerate(self.road_poly):
-            corners = [(-x, y) for x, y in corners]
-            if not isinstance(colour, tuple):  # a kerb's is
-                left, right, right_before, left_before = corners
-                corners = [right, left, left_before, right_before]
-                tile = next(tiles)
-                tile.DestroyFixture(tile.fixtures[0])
-                self.fd_tile.shape.vertices = corners
-                tile.CreateFixture(self.fd_tile)
-                tile.fixtures[0].sensor = True
-            self.road_poly[i] = (corners, colour)
 
     def _render(self, mode: str) -> Any:
         if mode != "state_pixels":

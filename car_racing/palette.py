@@ -1,6 +1,7 @@
 """Colours as they arrive in the stock picture, grey or RGB."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -33,12 +34,13 @@ class Palette:
     def __init__(self, grayscale: bool) -> None:
         self.grayscale = grayscale
         self.channels: tuple[int, ...] = () if grayscale else (3,)
-        self._known: dict[Colour, Any] = {}
 
     def __call__(self, colour: Channels) -> Any:
         """The value of a flat colour: int, or three ints."""
-        shown = level(colour)
-        if shown not in self._known:
-            value = int(grey(np.array([[shown]], np.uint8))[0, 0]) if self.grayscale else shown
-            self._known[shown] = value
-        return self._known[shown]
+        return _value(tuple(colour), self.grayscale)
+
+
+@lru_cache(maxsize=256)
+def _value(colour: tuple[float, ...], grayscale: bool) -> Any:
+    shown = level(colour)
+    return int(grey(np.array([[shown]], np.uint8))[0, 0]) if grayscale else shown

@@ -19,14 +19,21 @@ class EpisodeSnapshot:
     Attributes:
         start: how the episode began.
         actions: float32 (n, 3), those since.
+        observed: after which of these actions the observation is still needed, besides the last.
     """
 
     start: EpisodeStart
     actions: NDArray[np.float32]
+    observed: tuple[int, ...]
 
     def as_plain(self) -> dict[str, Any]:
         """The snapshot as plain values, for a checkpoint."""
-        return {"start": asdict(self.start), "actions": self.actions.tolist()}
+        return {"start": asdict(self.start), "actions": self.actions.tolist(), "observed": list(self.observed)}
+
+    def drawn(self, frame_stack: int) -> set[int]:
+        """The actions after which a picture is in one of the observations that are needed."""
+        wanted = (*self.observed, len(self.actions) - 1)
+        return {index - age for index in wanted for age in range(frame_stack)}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "EpisodeSnapshot":
@@ -36,12 +43,16 @@ class EpisodeSnapshot:
             KeyError, TypeError, ValueError, OverflowError: if it is none.
         """
         start, actions = EpisodeStart(**plain["start"]), plain["actions"]
+        # Older versions drew all of them, and did not say which are needed.
+        observed = tuple(plain.get("observed", range(len(actions))))
         if start.kind not in get_args(StartKind) or type(start.is_mirrored) is not bool:
             raise ValueError(f"no start of an episode: {start}")
         if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
             raise ValueError(f"no seeds of a start: {start}")
+        if not all(type(index) is int for index in observed):
+            raise ValueError(f"no numbers of actions: {observed}")
         with np.errstate(over="ignore"):  # what overflows is not finite
-            snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3))
+            snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3), observed)
         if not np.isfinite(snapshot.actions).all():
             raise ValueError("an action is not finite")
         return snapshot

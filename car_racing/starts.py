@@ -13,6 +13,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 from car_racing.rules import GRACE_TILES
+from car_racing.track import Track
 
 StartKind = Literal["lap", "lost", "bend"]
 
@@ -76,15 +77,15 @@ class Placement(NamedTuple):
     tiles_to_go: int
 
 
-def find_placement(kind: StartKind, game: CarRacing, rng: np.random.Generator) -> Placement | None:
-    """A place for a start in the middle of a lap, on the track of a game that has been reset.
+def find_placement(kind: StartKind, track: Track, rng: np.random.Generator) -> Placement | None:
+    """A place for a start in the middle of a lap; None where the track has none.
 
-    None where the track has no such place: a bend against its direction is not on every one.
+    A bend against its direction is not on every track.
     """
     if kind == "lost":
-        return _beside_the_road(game, rng)
-    bends = bends_against(game)
-    return before_bend(game, int(rng.choice(bends)), rng) if bends else None
+        return _beside_the_road(track, rng)
+    bends = bends_against(track)
+    return before_bend(track, int(rng.choice(bends)), rng) if bends else None
 
 
 def put_car(game: CarRacing, place: Placement) -> None:
@@ -110,25 +111,25 @@ def put_car(game: CarRacing, place: Placement) -> None:
     game.t = 1.0
 
 
-def _beside_the_road(game: CarRacing, rng: np.random.Generator) -> Placement:
+def _beside_the_road(track: Track, rng: np.random.Generator) -> Placement:
     """A place of a car that has lost the road, in the lap's first three quarters.
 
     A good policy loses the road too seldom to learn the way back.
     """
-    tile, position = _offset_from_road(game, rng)
-    heading = game.track[tile][1]
+    tile, position = _offset_from_road(track, rng)
+    heading = track[tile][1]
     turn = rng.uniform(-math.pi, math.pi) if rng.random() < SPUN_PROB else rng.normal(0.0, LOST_TURN)
     speed = 0.0 if rng.random() < AT_REST_PROB else rng.uniform(0.0, LOST_SPEED)
     # It slides: its course is halfway between where it looks and where the road goes.
     return Placement(tile, position, heading + turn, heading + 0.5 * turn, speed, TILES_TO_RECOVER)
 
 
-def _offset_from_road(game: CarRacing, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
+def _offset_from_road(track: Track, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
     """A tile, and a place beside it, (x, y), to which no other stretch of the road is nearer."""
-    centres = np.array([place[2:4] for place in game.track])
+    centres = np.array([point[2:4] for point in track])
     while True:
         tile = int(rng.integers(len(centres) * 3 // 4))
-        heading, x, y = game.track[tile][1:]
+        heading, x, y = track[tile][1:]
         offset = rng.uniform(-LOST_OFFSET, LOST_OFFSET)
         position = np.array([x + offset * math.cos(heading), y + offset * math.sin(heading)])
         nearest = np.linalg.norm(centres - position, axis=1).argmin()
@@ -136,30 +137,30 @@ def _offset_from_road(game: CarRacing, rng: np.random.Generator) -> tuple[int, t
             return tile, (float(position[0]), float(position[1]))
 
 
-def before_bend(game: CarRacing, bend: int, rng: np.random.Generator) -> Placement:
+def before_bend(track: Track, bend: int, rng: np.random.Generator) -> Placement:
     """A place on the road before the tile `bend`, on course, but not before the lap's start."""
     tile = max(bend - int(rng.integers(*TILES_BEFORE_BEND, endpoint=True)), 0)
-    heading, x, y = game.track[tile][1:]
+    heading, x, y = track[tile][1:]
     offset = rng.uniform(-OFFSET_BEFORE_BEND, OFFSET_BEFORE_BEND)
     position = x + offset * math.cos(heading), y + offset * math.sin(heading)
     return Placement(tile, position, heading, heading, rng.uniform(*SPEED_BEFORE_BEND), bend - tile + TILES_TO_RECOVER)
 
 
-def turns(game: CarRacing) -> NDArray[np.float64]:
+def turns(track: Track) -> NDArray[np.float64]:
     """What the road turns by around each of its n tiles, (n,), in radians; to the left is positive."""
-    headings = np.array([heading for _, heading, _, _ in game.track])
+    headings = np.array([heading for _, heading, _, _ in track])
     steps = (np.roll(headings, -1) - headings + np.pi) % (2 * np.pi) - np.pi
     around = np.arange(len(steps))[:, None] + np.arange(-BEND_TILES // 2, BEND_TILES // 2)
     return steps[around % len(steps)].sum(axis=1)
 
 
-def bends_against(game: CarRacing) -> list[int]:
+def bends_against(track: Track) -> list[int]:
     """The sharpest tile of each sharp bend that turns against the direction in which the track as a whole does.
 
     Every lap has many sharp bends the other way and only some have one of these; mirroring does not make them more
     frequent. A bend across the lap's start counts as two, one on either side.
     """
-    road = turns(game)
+    road = turns(track)
     against = -np.sign(road.sum()) * road
     is_sharp = against > SHARP_BEND
     ends = np.flatnonzero(np.diff(is_sharp, prepend=False, append=False)).reshape(-1, 2)

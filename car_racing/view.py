@@ -48,11 +48,15 @@ class AgentView(gym.Wrapper):
     Args:
         env: CarRacing-v3 with its time limit; a `FastCarRacing`, or Gymnasium's own.
         config: action repeat, frame stack and colour.
+
+    Attributes:
+        draws: whether `step` draws a picture. While it does not, it returns the latest observation from before.
     """
 
     def __init__(self, env: gym.Env, config: ViewConfig) -> None:
         super().__init__(env)
         self.config = config
+        self.draws = True
         self.observation_space = spaces.Box(0, 255, config.obs_shape, np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / config.action_repeat}
@@ -76,8 +80,9 @@ class AgentView(gym.Wrapper):
             obs, reward, terminated, truncated, info = self.env.step(controls)
             total_reward += float(reward)
             frames += 1
-        self._stack[: -self._channels] = self._stack[self._channels :]
-        self._stack[-self._channels :] = self._picture(obs)
+        if self.draws:
+            self._stack[: -self._channels] = self._stack[self._channels :]
+            self._stack[-self._channels :] = self._picture(obs)
         info["frames"] = frames
         return self._stack.copy(), total_reward, terminated, truncated, info
 

@@ -131,16 +131,16 @@ def wander(
     return np.array(seen), np.array(rewards), ends
 
 
-def along_the_road(game: Any, ahead: int = 4) -> Action:
-    """The action of a slow policy that looks so many tiles ahead, by the map instead of the picture."""
+def along_the_road(game: Any, ahead: int = 4, speed: float = 30.0) -> Action:
+    """The action of a policy at about this speed that looks so many tiles ahead, by the map instead of the picture."""
     centres = centres_of(game)
     position = np.array(game.car.hull.position)
     nearest = np.linalg.norm(centres - position, axis=1).argmin()
     way = centres[(nearest + ahead) % len(centres)] - position
     off = (np.arctan2(-way[0], way[1]) - game.car.hull.angle + np.pi) % (2 * np.pi) - np.pi
-    speed = np.linalg.norm(game.car.hull.linearVelocity)
+    excess = np.linalg.norm(game.car.hull.linearVelocity) - speed
     return np.array(
-        [np.clip(-2.0 * off, -1, 1), -0.6 if speed < 25.0 else -1.0, -0.2 if speed > 35.0 else -1.0], np.float32
+        [np.clip(-2.0 * off, -1, 1), -0.6 if excess < -5.0 else -1.0, -0.2 if excess > 5.0 else -1.0], np.float32
     )
 
 

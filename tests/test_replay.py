@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from car_racing import RulesConfig, ViewConfig, make_env
+from car_racing import FastCarRacing, RulesConfig, ViewConfig, make_env
 from tests.driving import GAS, along_the_road, drive_off_the_road, plain_rules, wander
 
 ALL_KINDS = RulesConfig(
@@ -86,6 +86,53 @@ def test_a_restored_episode_is_summed_up_as_a_whole():
     assert info == same_info
 
 
+def fast_lap(env):
+    """An action on a lap that takes 242 steps from reset(seed=4)."""
+    return along_the_road(env.unwrapped, ahead=8, speed=60.0)
+
+
+def lap_past_halfway():
+    """An environment whose car has come past halfway and on."""
+    env = make_env(ViewConfig(frame_stack=3), plain_rules(bootstrap_lap_end=True))
+    env.reset(seed=4)
+    for _ in range(170):
+        env.step(fast_lap(env))
+    assert env.unwrapped.tile_visited_count > 0.6 * len(env.unwrapped.track)
+    return env
+
+
+def come_round(env):
+    """The last observation of an episode whose car is on its way round."""
+    terminated = truncated = False
+    while not (terminated or truncated):
+        obs, _, terminated, truncated, info = env.step(fast_lap(env))
+    assert truncated
+    assert info["episode"]["l"] < 250, "the time ran out"
+    return obs
+
+
+def test_what_is_seen_of_a_restored_episode_is_drawn_and_no_more(monkeypatch):
+    """The newest stack, and the one from halfway round, which the lap's end is bootstrapped from."""
+    env = lap_past_halfway()
+    state = through_json(env.capture_episode())
+    other = make_env(ViewConfig(frame_stack=3), env.rules)
+    n_drawn, observe = [], FastCarRacing.observe
+    monkeypatch.setattr(FastCarRacing, "observe", lambda game: n_drawn.append(1) or observe(game))
+    other.restore_episode(state)
+    assert len(n_drawn) == 1 + 3 + 3, "the reset, halfway, now"
+    np.testing.assert_array_equal(come_round(other), come_round(env))
+
+
+def test_an_older_state_which_does_not_say_what_is_seen_of_it_is_restored_the_same():
+    env = lap_past_halfway()
+    state = through_json(env.capture_episode())
+    (halfway,) = state["episode"].pop("observed")
+    assert 0 < halfway < 170
+    other = make_env(ViewConfig(frame_stack=3), env.rules)
+    other.restore_episode(state)
+    np.testing.assert_array_equal(come_round(other), come_round(env))
+
+
 def test_a_state_of_the_older_version_begins_a_new_episode_from_its_generator():
     older = {
         "present": {"tracks": np.random.default_rng(1).bit_generator.state, "actions": [[0.0, 1.0, -1.0]]},
@@ -135,6 +182,9 @@ HOSTILE = [
     (["episode", "start", "place_seed"], True),
     (["episode", "start", "is_mirrored"], "no"),
     (["episode", "start", "more"], 1),
+    (["episode", "observed"], 5),
+    (["episode", "observed"], ["first"]),
+    (["episode", "observed"], [1.5]),
     (["episode", "actions"], 5),
     (["episode", "actions"], None),
     (["episode", "actions"], [[0.0, 1.0]]),

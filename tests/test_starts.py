@@ -112,7 +112,7 @@ def test_a_bend_start_ends_as_a_truncation_after_the_bend_and_counts_as_no_lap()
         assert (terminated, truncated, info["start"]) == (False, True, "bend")
         assert info.keys().isdisjoint({"episode", "is_success"})
         # The wheels roll over some more tiles with each step that touches one.
-        expected = [bend - start + TILES_TO_RECOVER for bend in bends_against(game)]
+        expected = [bend - start + TILES_TO_RECOVER for bend in bends_against(game.track)]
         to_lap_end = len(game.track) - n_visited
         driven = game.tile_visited_count - n_visited
         assert any(0 <= driven - min(tiles, to_lap_end) <= 2 for tiles in expected)
@@ -127,8 +127,8 @@ def test_bends_against_the_tracks_direction_are_few_and_those_of_its_mirror_imag
         bends, turn = [], []
         for mirrored in (False, True):
             game.reset(seed=track, options={"mirrored": mirrored})
-            bends.append(bends_against(game))
-            turn.append(turns(game))
+            bends.append(bends_against(game.track))
+            turn.append(turns(game.track))
         assert bends[0] == bends[1]
         np.testing.assert_allclose(turn[0], -turn[1], atol=1e-9)
         np.testing.assert_allclose(turn[1][50], turned_by(game, range(44, 58)), atol=0.3)
