@@ -35,8 +35,9 @@ class QuickCar(Car):
                 friction_limit = max(friction_limit, FRICTION_LIMIT * tile.road_friction)
 
             forw = w.GetWorldVector((0, 1))
-            side = w.GetWorldVector((1, 0))
-            forw_x, forw_y, side_x, side_y = forw.x, forw.y, side.x, side.y
+            forw_x, forw_y = forw.x, forw.y
+            # What GetWorldVector((1, 0)) says, without the call.
+            side_x, side_y = forw_y, -forw_x
             v = w.linearVelocity
             v_x, v_y = v.x, v.y
             vf = forw_x * v_x + forw_y * v_y
