@@ -83,9 +83,6 @@ class SACConfig(GameConfig):
     brake_dead_zone: bool = with_default(GameConfig, "brake_dead_zone", True)
     max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
-    retry_start_prob: float = with_default(GameConfig, "retry_start_prob", 0.3)
-    bend_start_prob: float = with_default(GameConfig, "bend_start_prob", 0.2)
-    lost_start_prob: float = with_default(GameConfig, "lost_start_prob", 0.1)
     mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
 
     def __post_init__(self) -> None:

@@ -77,16 +77,16 @@ class RulesConfig:
         formerly="endless_road",
     )
     lost_start_prob: float = setting(
-        0.3, "probability that an episode starts with a car lost beside the road", minimum=0.0, maximum=1.0
+        0.1, "probability that an episode starts with a car lost beside the road", minimum=0.0, maximum=1.0
     )
     bend_start_prob: float = setting(
-        0.0,
+        0.2,
         "probability that an episode starts just before a sharp bend against the track's direction",
         minimum=0.0,
         maximum=1.0,
     )
     retry_start_prob: float = setting(
-        0.0, "probability that an episode starts just before an earlier mistake", minimum=0.0, maximum=1.0
+        0.3, "probability that an episode starts just before an earlier mistake", minimum=0.0, maximum=1.0
     )
     mirror_prob: float = setting(
         0.25,

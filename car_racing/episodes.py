@@ -44,8 +44,8 @@ class TrainingEpisodes(gym.Wrapper):
     bootstrapped, it looks like more road. The view from the lap's end itself is not used: it occurs nowhere else, so
     its value is trained only on itself and drifts.
 
-    `info["start"]` is "lap", "lost", "bend" or "retry". `info["episode"]` sums up whole laps only, in the game's own
-    rewards. Options of `reset` have no effect.
+    `info["start"]` is "lap", "lost", "bend" or "retry", and a reset's info has "track_seed" besides. `info["episode"]`
+    sums up whole laps only, in the game's own rewards. Options of `reset` have no effect.
 
     Args:
         env: an `AgentView` of a `FastCarRacing`.
@@ -147,7 +147,7 @@ class TrainingEpisodes(gym.Wrapper):
         mistakes = [Mistake.from_plain(mistake) for mistake in state["mistakes"]]
         is_retry, has_erred = bool(state["is_retry"]), bool(state["has_erred"])
         tiles_at_end = None if state["tiles_at_end"] is None else int(state["tiles_at_end"])
-        obs, _ = self._play(EpisodeSnapshot.from_plain(state["episode"]))
+        obs = self._play(EpisodeSnapshot.from_plain(state["episode"]))
         self._rng, self._mistakes = rng, deque(mistakes, MAX_MISTAKES)
         self._is_retry, self._has_erred, self._tiles_at_end = is_retry, has_erred, tiles_at_end
         return obs
@@ -188,11 +188,10 @@ class TrainingEpisodes(gym.Wrapper):
         which = int(self._rng.integers(len(self._mistakes)))
         mistake = self._mistakes[which]
         del self._mistakes[which]
-        obs, info = self._play(mistake.before)
+        obs = self._play(mistake.before)
         self._is_retry = True
         self._tiles_at_end = mistake.tiles + TILES_TO_RECOVER
-        info["start"] = self._kind
-        return obs, info
+        return obs, self._reset_info()
 
     def _begin_at(self, start: EpisodeStart) -> tuple[Frame, dict[str, Any]] | None:
         """Begin an episode; None where its track has no place for such a start."""
@@ -203,7 +202,7 @@ class TrainingEpisodes(gym.Wrapper):
             place = find_placement(start.kind, track, np.random.default_rng(start.place_seed))
             if place is None:
                 return None
-        obs, info = self.env.reset(seed=start.track_seed, options={"mirrored": start.is_mirrored})
+        obs, _ = self.env.reset(seed=start.track_seed, options={"mirrored": start.is_mirrored})
         game, tile, tiles_at_end = game_of(self), 0, None
         if place is not None:
             put_car(game, place)
@@ -213,8 +212,10 @@ class TrainingEpisodes(gym.Wrapper):
         self._record, self._lap = EpisodeRecord(), LapProgress(game, tile)
         self._tiles, self._tiles_at_end, self._idle_frames = tiles_visited(self), tiles_at_end, 0
         self._halfway_obs, self._halfway_at, self._has_erred = None, None, False
-        info["track_seed"], info["start"] = start.track_seed, self._kind
-        return obs, info
+        return obs, self._reset_info()
+
+    def _reset_info(self) -> dict[str, Any]:
+        return {"track_seed": self._start.track_seed, "start": self._kind}
 
     def _step(self, action: NDArray[np.float32]) -> tuple[Frame, float, bool, bool, dict[str, Any], int]:
         """One step under the rules, without a look at mistakes; the last value is how many tiles were missed in it."""
@@ -256,8 +257,8 @@ class TrainingEpisodes(gym.Wrapper):
         observed = () if self._halfway_at is None or self._halfway_at >= n_actions else (self._halfway_at,)
         return EpisodeSnapshot(self._start, actions, observed)
 
-    def _play(self, snapshot: EpisodeSnapshot) -> tuple[Frame, dict[str, Any]]:
-        """Play an episode up to a moment of it; its observation and info.
+    def _play(self, snapshot: EpisodeSnapshot) -> Frame:
+        """Play an episode up to a moment of it, and return its observation.
 
         Raises:
             ValueError: if there is no such moment.
@@ -265,17 +266,17 @@ class TrainingEpisodes(gym.Wrapper):
         begun = self._begin_at(snapshot.start)
         if begun is None:
             raise ValueError("the track has no place for such a start")
-        obs, info = begun
+        obs, _ = begun
         drawn = snapshot.drawn(self._view.config.frame_stack)
         try:
             for i, action in enumerate(snapshot.actions):
                 self._view.draws = i in drawn
-                obs, _, terminated, truncated, info, _ = self._step(action)
+                obs, _, terminated, truncated, _, _ = self._step(action)
                 if terminated or truncated:
                     raise ValueError("the episode ends before its last action")
         finally:
             self._view.draws = True
-        return obs, info
+        return obs
 
 
 def _generator_in(state: dict[str, Any]) -> np.random.Generator:

@@ -29,6 +29,8 @@ def plain_rules(**settings: Any) -> RulesConfig:
         "missed_tile_penalty": 0.0,
         "bootstrap_lap_end": False,
         "lost_start_prob": 0.0,
+        "bend_start_prob": 0.0,
+        "retry_start_prob": 0.0,
         "mirror_prob": 0.0,
     }
     return RulesConfig(**{**nothing, **settings})

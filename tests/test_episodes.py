@@ -81,13 +81,11 @@ def test_without_a_mistake_a_retry_is_a_lap():
     assert 8 <= kinds.count("lost") <= 32, "the probability of a retry goes to laps, not to the other kinds"
 
 
-@pytest.mark.parametrize(
-    "others", [{"bend_start_prob": 0.4}, {"retry_start_prob": 0.4}, {"bend_start_prob": 0.2, "retry_start_prob": 0.2}]
-)
-def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused(others):
+@pytest.mark.parametrize(("bend", "retry"), [(0.4, 0.0), (0.0, 0.4), (0.2, 0.2)])
+def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused(bend, retry):
     with pytest.raises(SettingError, match=r"add up to 1\.1;"):
-        RulesConfig(lost_start_prob=0.7, **others)
-    RulesConfig(lost_start_prob=0.6, **others)
+        RulesConfig(lost_start_prob=0.7, bend_start_prob=bend, retry_start_prob=retry)
+    RulesConfig(lost_start_prob=0.6, bend_start_prob=bend, retry_start_prob=retry)
 
 
 def test_a_retry_begins_shortly_before_the_road_was_lost_as_it_was_driven():

@@ -11,9 +11,9 @@ from stable_baselines3.common.vec_env import VecVideoRecorder
 
 from car_racing import RulesConfig, ViewConfig, make_env
 from car_racing.vec_env import make_vec_env
+from tests.driving import BRAKE, plain_rules
 
 ROOT = Path(__file__).resolve().parent.parent
-BRAKE = np.array([0.0, -1.0, 1.0], dtype=np.float32)
 N_ENVS = 3
 
 
@@ -53,7 +53,7 @@ def test_options_go_to_each_environments_next_reset_and_to_no_later_one(make):
 
 
 def test_reset_infos_are_those_of_each_environments_latest_reset(make):
-    view, rules = ViewConfig(action_repeat=10), RulesConfig(max_idle_frames=20, lost_start_prob=0.0)
+    view, rules = ViewConfig(action_repeat=10), plain_rules(max_idle_frames=20)
     env, single = make(view, rules), make_env(view, rules)
     seeds = env.seed(1)
     env.reset()
