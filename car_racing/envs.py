@@ -79,7 +79,7 @@ class Spectator(gym.Wrapper):
 
     Args:
         env: `gymnasium.make("CarRacing-v3", render_mode="rgb_array")`.
-        watch: is given each frame's picture, uint8 (WINDOW_H, WINDOW_W, 3) in RGB.
+        watch: is given each frame's picture, uint8 (WINDOW_H, WINDOW_W, 3) in RGB, which must not be written to.
     """
 
     def __init__(self, env: gym.Env, watch: Callable[[Frame], None]) -> None:

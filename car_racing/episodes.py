@@ -48,7 +48,7 @@ class TrainingEpisodes(gym.Wrapper):
     sums up whole laps only, in the game's own rewards. Options of `reset` have no effect.
 
     Args:
-        env: an `AgentView` of a `FastCarRacing`.
+        env: an `AgentView` of a `FastCarRacing`, whose colours are not randomised.
         rules: the rules.
     """
 
@@ -179,9 +179,9 @@ class TrainingEpisodes(gym.Wrapper):
                 is_mirrored=bool(self._rng.random() < self.rules.mirror_prob),
                 place_seed=int(self._rng.integers(2**32)),
             )
-            begun = self._begin_at(start)
-            if begun is not None:
-                return begun
+            obs = self._begin_at(start)
+            if obs is not None:
+                return obs, self._reset_info()
 
     def _begin_retry(self) -> tuple[Frame, dict[str, Any]]:
         """The way to a remembered mistake, played again up to shortly before it."""
@@ -193,8 +193,8 @@ class TrainingEpisodes(gym.Wrapper):
         self._tiles_at_end = mistake.tiles + TILES_TO_RECOVER
         return obs, self._reset_info()
 
-    def _begin_at(self, start: EpisodeStart) -> tuple[Frame, dict[str, Any]] | None:
-        """Begin an episode; None where its track has no place for such a start."""
+    def _begin_at(self, start: EpisodeStart) -> Frame | None:
+        """Begin an episode, and return what is seen first; None where its track has no place for such a start."""
         place = None
         if start.kind != "lap":
             # Looked for before the track is laid out, which takes several times as long.
@@ -212,7 +212,7 @@ class TrainingEpisodes(gym.Wrapper):
         self._record, self._lap = EpisodeRecord(), LapProgress(game, tile)
         self._tiles, self._tiles_at_end, self._idle_frames = tiles_visited(self), tiles_at_end, 0
         self._halfway_obs, self._halfway_at, self._has_erred = None, None, False
-        return obs, self._reset_info()
+        return obs
 
     def _reset_info(self) -> dict[str, Any]:
         return {"track_seed": self._start.track_seed, "start": self._kind}
@@ -263,10 +263,9 @@ class TrainingEpisodes(gym.Wrapper):
         Raises:
             ValueError: if there is no such moment.
         """
-        begun = self._begin_at(snapshot.start)
-        if begun is None:
+        obs = self._begin_at(snapshot.start)
+        if obs is None:
             raise ValueError("the track has no place for such a start")
-        obs, _ = begun
         drawn = snapshot.drawn(self._view.config.frame_stack)
         try:
             for i, action in enumerate(snapshot.actions):
@@ -276,6 +275,8 @@ class TrainingEpisodes(gym.Wrapper):
                     raise ValueError("the episode ends before its last action")
         finally:
             self._view.draws = True
+        if self._halfway_at is not None and self._halfway_at not in drawn:
+            raise ValueError("the view from halfway round is needed, and the snapshot does not say so")
         return obs
 
 

@@ -65,7 +65,8 @@ class FastCarRacing(CarRacing):
     must be reset before its first step.
 
     Args:
-        render_mode, verbose, lap_complete_percent, domain_randomize, continuous: CarRacing's own.
+        render_mode, lap_complete_percent, domain_randomize, continuous: CarRacing's own.
+        verbose: CarRacing's own; nothing is printed of a track's making.
         grayscale: grey observations, else RGB.
         draws_every_frame: draw the observation of each `step`, as any user of an environment expects. Without it `step`
             returns an empty picture, and the current one is drawn when `observe` asks: inside an action repeat nobody

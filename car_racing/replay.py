@@ -49,8 +49,8 @@ class EpisodeSnapshot:
             raise ValueError(f"no start of an episode: {start}")
         if not all(type(seed) is int and seed >= 0 for seed in (start.track_seed, start.place_seed)):
             raise ValueError(f"no seeds of a start: {start}")
-        if not all(type(index) is int for index in observed):
-            raise ValueError(f"no numbers of actions: {observed}")
+        if not all(type(index) is int and 0 <= index < len(actions) for index in observed):
+            raise ValueError(f"no numbers of {len(actions)} actions: {observed}")
         with np.errstate(over="ignore"):  # what overflows is not finite
             snapshot = cls(start, np.array(actions, dtype=np.float32).reshape(len(actions), 3), observed)
         if not np.isfinite(snapshot.actions).all():

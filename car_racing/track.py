@@ -28,7 +28,7 @@ Corners = list[Point]
 
 N_CHECKPOINTS = 12
 START_ALPHA = 2 * math.pi * (-0.5) / N_CHECKPOINTS
-# The road is traced for some laps, and the second is taken. One that does not come round ends after so many points.
+# The road is traced until it has passed its start more than MAX_LAPS times, or for MAX_POINTS. Its last lap is taken.
 MAX_LAPS = 4
 MAX_POINTS = 2500
 # Headings of neighbouring points differ by more than this in a hard turn.
@@ -44,7 +44,7 @@ def draw_track(rng: np.random.Generator) -> Track:
 
 
 def track_of_seed(seed: int, is_mirrored: bool = False) -> Track:
-    """The track of a game that is reset with this seed."""
+    """The track of a game that is reset with this seed, without `domain_randomize`, which draws colours before it."""
     track = draw_track(seeding.np_random(seed)[0])
     return mirrored(track) if is_mirrored else track
 
@@ -84,7 +84,7 @@ def kerbs(track: Track) -> list[bool]:
     has_kerb = [bool(low > HARD_TURN or high < -HARD_TURN) for low, high in zip(lowest, highest, strict=True)]
     for i in range(len(track)):
         if has_kerb[i]:
-            # Across the lap's start, what is set here is met again at the lap's end.
+            # The first tiles' reach back to the last ones. Those then reach further back, when the loop comes to them.
             for back in range(1, BORDER_MIN_COUNT):
                 has_kerb[i - back] = True
     return has_kerb

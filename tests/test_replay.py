@@ -123,6 +123,13 @@ def test_what_is_seen_of_a_restored_episode_is_drawn_and_no_more(monkeypatch):
     np.testing.assert_array_equal(come_round(other), come_round(env))
 
 
+def test_a_state_that_hides_what_is_seen_of_it_is_refused():
+    state = through_json(lap_past_halfway().capture_episode())
+    state["episode"]["observed"] = []
+    with pytest.raises(ValueError, match="halfway"):
+        lap_past_halfway().restore_episode(state)
+
+
 def test_an_older_state_which_does_not_say_what_is_seen_of_it_is_restored_the_same():
     env = lap_past_halfway()
     state = through_json(env.capture_episode())
@@ -185,6 +192,8 @@ HOSTILE = [
     (["episode", "observed"], 5),
     (["episode", "observed"], ["first"]),
     (["episode", "observed"], [1.5]),
+    (["episode", "observed"], [-1]),
+    (["episode", "observed"], [1000]),
     (["episode", "actions"], 5),
     (["episode", "actions"], None),
     (["episode", "actions"], [[0.0, 1.0]]),

@@ -44,7 +44,7 @@ def shared(monkeypatch, tmp_path):
         (16, ["train_ppo.py", "--seeds", "1-3"], [tuple(range(5)), tuple(range(5, 10)), tuple(range(10, 15))]),
         (16, ["train_ppo.py", "--n-envs", "2"], [(0, 1)]),
         (16, ["train_ppo.py"], [tuple(range(8))]),
-        (16, ["train_ppo.py", "--recipe", "quick"], [tuple(range(16))]),
+        (40, ["train_ppo.py", "--recipe", "quick"], [tuple(range(32))]),
         (3, ["train.py"], [(0,)]),
         (3, ["train.py", "--seeds", "1-9"], [(0,), (1,), (2,)]),
         (8, ["train.py", "--seeds", "1-9", "--at-once", "2"], [(0,), (1,)]),

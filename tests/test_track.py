@@ -5,6 +5,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from gymnasium.utils import seeding
 
 from car_racing import FastCarRacing
+from car_racing.game import RED, WHITE
 from car_racing.track import draw_track, track_of_seed
 
 N_SEEDS = 120
@@ -48,6 +49,28 @@ def test_tracks_are_gymnasiums_to_the_last_bit(show):
     show(f"{N_SEEDS} tracks equal, {n_kerbs} kerbs, {stock.n_failed} tries that did not come round")
     assert stock.n_failed > 0
     assert n_kerbs > N_SEEDS
+
+
+def test_tracks_with_random_colours_are_gymnasiums_too():
+    stock, fast = (kind(domain_randomize=True) for kind in (UndrawnCarRacing, FastCarRacing))
+    for seed in range(5):
+        stock.reset(seed=seed)
+        fast.reset(seed=seed)
+        assert fast.track == stock.track
+        assert laid_out(fast) == laid_out(stock), f"seed {seed}"
+
+
+def test_a_mirrored_track_is_laid_out_as_the_plain_one_in_a_mirror():
+    plain, mirrored = FastCarRacing(draws_every_frame=False), FastCarRacing(draws_every_frame=False)
+    plain.reset(seed=31)
+    mirrored.reset(seed=31, options={"mirrored": True})
+    pieces, _ = laid_out(plain)
+    for (corners, colour), (its_corners, its_colour) in zip(pieces, laid_out(mirrored)[0], strict=True):
+        in_mirror = [(-x, y) for x, y in corners]
+        # A tile's left is its right in the mirror. A kerb's corners go from the road outwards in both.
+        is_kerb = colour in (WHITE, RED)
+        expected = in_mirror if is_kerb else [in_mirror[i] for i in (1, 0, 3, 2)]
+        assert (its_corners, its_colour) == (expected, colour)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
