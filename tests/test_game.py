@@ -5,22 +5,15 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.box2d.car_racing import TRACK_WIDTH, CarRacing
+from gymnasium.envs.box2d.car_racing import TRACK_WIDTH
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TimeLimit
 
 from car_racing import FAST_ID, FastCarRacing, make_env
 from references.stock_picture import POLICIES
-from tests.driving import STOCK_VIEW
+from tests.driving import STOCK_VIEW, UndrawnCarRacing
 
 N_SEEDS = 42
-
-
-class UndrawnCarRacing(CarRacing):
-    """The stock game without its picture, which costs 99% of its time and changes nothing."""
-
-    def _render(self, mode):
-        return None
 
 
 def physical_state(env):
