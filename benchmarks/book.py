@@ -76,6 +76,7 @@ QUESTIONS = (
     Question("fidelity", "How close is the fast game's picture to the stock one's?"),
     Question("same_driving", "Does a policy drive alike in both games?", f"{PROBED} --tracks 8"),
     Question("missed_bends", "Where does the best policy miss tiles?", f"{PROBED} --tracks 100"),
+    Question("lap_pace", "Where on a lap does it lose time?", f"{PROBED} --tracks 50"),
     Question("bend_passes", "Does it pass the rare bends against the track's direction?", f"{PROBED} --tracks 200"),
     Question("way_back", "Does it find the road again?", f"{PROBED} --starts 200"),
     Question("lap_values", "How does its critic value a lap?", f"{PROBED} --tracks 24"),

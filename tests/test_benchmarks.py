@@ -4,14 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import checkpoint
-from benchmarks import ageing, book, development_scores, footprint, sac_update, training_speed, worker_scaling
+from benchmarks import ageing, book, development_scores, footprint, lap_pace, sac_update, training_speed, worker_scaling
 from benchmarks.book import QUESTIONS, Answer, Question
 from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
+from benchmarks.policy_probe import make_agent_view
+from car_racing import ViewConfig
 from recipe import read
 from run_history import Evaluation
 from sac_config import SACConfig
@@ -242,3 +245,49 @@ def test_a_run_drives_the_development_tracks_once(tmp_path, monkeypatch):
     save_ppo(run, "best", seed=6)
     development_scores.driven(run, 3)
     assert driven == [5000, 5001, *2 * [5000, 5001, 5002]]
+
+
+def a_road(*turned):
+    """A track whose heading changes by so much from each tile to the next."""
+    headings = np.cumsum([0.0, *turned])
+    return [(0.0, heading, 0.0, 0.0) for heading in headings]
+
+
+def test_a_place_is_as_sharp_as_the_sharpest_bend_ahead():
+    road = a_road(*[0.0] * 99, *[0.15] * 12, *[0.0] * 89)  # 1.8 radians from tile 99 to tile 111
+    places = lap_pace.places_of(road)
+    straight, sharp = 0, len(lap_pace.PLACES) - 1
+    assert list(places[: lap_pace.TILES_FROM_REST]) == [-1] * lap_pace.TILES_FROM_REST
+    assert places[60] == straight
+    assert (places[90:105] == sharp).all()
+    assert places[120] == straight
+    assert 0 < places[79] < sharp, "the bend's beginning comes into view"
+
+
+def test_lost_time_is_what_a_car_at_top_speed_would_not_have_taken():
+    # Two straight tiles in a step of 4 frames are 87.5 units a second; then one sharp tile a step, with the brake.
+    lap = lap_pace.Lap(
+        tiles=np.array([30, 32, 34, 35, 36]),
+        speeds=np.array([87.5, 87.5, 43.75, 43.75]),
+        pedals=np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.2], [0.0, 0.4]], np.float32),
+        places=np.array([0, 0, 4, 4]),
+        is_finished=True,
+    )
+    lost, speed, gas, brake = lap_pace.tables_of([lap, lap], 4, "a policy")
+    values = {figure.label: figure.median for figure in lost.figures}
+    assert values == pytest.approx({"straight": 8 - 4 * 1.75, "sharp bend": 8 - 2 * 1.75, "in all": 16 - 6 * 1.75})
+    assert [figure.median for figure in speed.figures] == [87.5, 43.75]
+    assert [figure.median for figure in gas.figures] == [0.75, 0.0]
+    assert [figure.median for figure in brake.figures] == pytest.approx([0.0, 0.3])
+
+
+def test_a_lap_is_followed_along_the_road():
+    view = ViewConfig()
+    lap = lap_pace.drive_lap(lambda obs: np.array([0.0, -0.6, -1.0], np.float32), make_agent_view(view), 5000)
+    assert not lap.is_finished
+    assert lap.tiles[0] == 0
+    assert np.abs(np.diff(lap.tiles)).max() <= lap_pace.TILES_AROUND
+    assert len(lap.tiles) == len(lap.speeds) + 1 == len(lap.pedals) + 1 == len(lap.places) + 1
+    assert lap.speeds[0] == 0.0
+    assert lap.speeds.max() > 10.0
+    assert lap.pedals.max(axis=0) == pytest.approx([0.2, 0.0])
