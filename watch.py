@@ -139,11 +139,11 @@ def human_action(view: ViewConfig) -> NDArray[np.float32]:
     """The action, float32 (3,) in [-1, 1], of the keys that are held down."""
     held = pygame.key.get_pressed()
     steer = float(held[pygame.K_d]) - float(held[pygame.K_a])
-    brake = HUMAN_BRAKE * float(held[pygame.K_s])
     # As `controls_of` undoes it.
-    return np.array(
-        [steer, 2.0 * float(held[pygame.K_w]) - 1.0, brake if view.brake_dead_zone else 2.0 * brake - 1.0], np.float32
-    )
+    gas = 2.0 * float(held[pygame.K_w]) - 1.0
+    released = 2.0 * view.brake_dead_zone - 1.0
+    brake = released + (1.0 - released) * HUMAN_BRAKE * float(held[pygame.K_s])
+    return np.array([steer, gas, brake], np.float32)
 
 
 def _open_window() -> pygame.Surface:

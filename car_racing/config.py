@@ -28,8 +28,8 @@ class ViewConfig:
     road_contrast: bool = setting(
         True, "spread the grey levels of the road, which tells touched tiles from untouched ones"
     )
-    brake_dead_zone: bool = setting(
-        False, "brake with the upper half of the brake's action only, so that an undecided agent rolls on"
+    brake_dead_zone: float = setting(
+        0.0, "lower part of the brake's action that does not brake; 0.5 is its lower half", minimum=0.0, maximum=0.9
     )
 
     def __post_init__(self) -> None:
@@ -125,13 +125,16 @@ class GameConfig(ViewConfig, RulesConfig):
 
     @classmethod
     def upgrade(cls, saved: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint's settings, from when starts were drawn one inside the other, as one distribution.
+        """A checkpoint's settings in today's terms.
 
-        Then `second_tries` was drawn first, `lost_starts` among the rest, `bend_starts` among what was left.
+        Once the brake's dead zone was half of its action or nothing, on or off. And once starts were drawn one inside
+        the other: `second_tries` first, `lost_starts` among the rest, `bend_starts` among what was left.
         """
-        if "lost_starts" not in saved:
-            return saved
         older = dict(saved)
+        if isinstance(older.get("brake_dead_zone"), bool):
+            older["brake_dead_zone"] = 0.5 * older["brake_dead_zone"]
+        if "lost_starts" not in older:
+            return older
         retry, lost, bend = (older.pop(name, 0.0) for name in ("second_tries", "lost_starts", "bend_starts"))
         return {
             **older,

@@ -30,7 +30,8 @@ def stock_colour_frame(rgb: Frame) -> Frame:
 
 def controls_of(action: NDArray[np.float32], config: ViewConfig) -> NDArray[np.float64]:
     """What an action, (3,) in [-1, 1], does in the game: steer in [-1, 1], gas and brake in [0, 1]."""
-    brake = max(action[2], 0.0) if config.brake_dead_zone else 0.5 * (action[2] + 1.0)
+    released = 2.0 * config.brake_dead_zone - 1.0  # up to here in [-1, 1] the brake is not touched
+    brake = max((action[2] - released) / (1.0 - released), 0.0)
     return np.array((action[0], 0.5 * (action[1] + 1.0), brake))
 
 

@@ -22,7 +22,7 @@ from policies import load_policy
 from settings import SettingError
 from tests.helpers import SMALL_PPO, SMALL_SAC, finish, save_ppo, save_sac, start
 
-OTHER_VIEW = dataclasses.replace(SMALL_PPO, frame_stack=3, grayscale=False, brake_dead_zone=True)
+OTHER_VIEW = dataclasses.replace(SMALL_PPO, frame_stack=3, grayscale=False, brake_dead_zone=0.5)
 
 
 def run_export(path, target):

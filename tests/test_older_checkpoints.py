@@ -155,6 +155,8 @@ def make_older(run, script):
     newest = checkpoint.load(run)
     meta, state = newest.meta, dict(newest.state)
     config = meta["config"]
+    # Then the dead zone was half of the action or nothing.
+    config["brake_dead_zone"] = config["brake_dead_zone"] > 0.0
     for name, former in (FORMER_SETTINGS | FORMER_OF_AGENT[script]).items():
         config[former] = config.pop(name)
     # Then the starts were drawn one inside the other.

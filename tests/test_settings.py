@@ -205,6 +205,11 @@ def test_starts_that_were_drawn_one_inside_the_other_become_one_distribution():
     assert probabilities == pytest.approx([0.25, 0.1125, 0.51])
 
 
+@pytest.mark.parametrize(("saved", "today"), [(True, 0.5), (False, 0.0), (0.25, 0.25)])
+def test_a_dead_zone_that_was_on_or_off_is_a_fraction(saved, today):
+    assert from_saved(GameConfig, {"brake_dead_zone": saved}, ("brake_dead_zone",)).brake_dead_zone == today
+
+
 def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused():
     with pytest.raises(SettingError, match=r"add up to 1\.2; .* give at most 1"):
         RulesConfig(lost_start_prob=0.5, bend_start_prob=0.4, retry_start_prob=0.3)

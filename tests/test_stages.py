@@ -166,7 +166,7 @@ def test_a_best_of_the_first_stage_is_scored_with_that_stages_view(undisturbed, 
     assert (best.meta["stage"], best.meta["steps"]) == (0, END)
     _, view = load_policy(best)
     stack = (PPOConfig if script == "train_ppo.py" else SACConfig)().frame_stack
-    assert view == ViewConfig(action_repeat=10, frame_stack=stack, brake_dead_zone=script == "train.py")
+    assert view == ViewConfig(action_repeat=10, frame_stack=stack, brake_dead_zone=0.5 * (script == "train.py"))
 
 
 def test_the_steps_of_stages_are_set(undisturbed, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from car_racing import AgentView, FastCarRacing, ViewConfig, make_env, make_stock_env
-from car_racing.view import ROAD_CONTRAST
+from car_racing.view import ROAD_CONTRAST, controls_of
 from tests.driving import COAST, GAS, STOCK_VIEW, literal_steps
 
 
@@ -48,7 +48,7 @@ def test_frames_that_nobody_sees_change_nothing_that_is_seen():
 
 def test_the_brakes_dead_zone_is_the_lower_half_of_its_action():
     rng = np.random.default_rng(0)
-    whole, half = make_env(ViewConfig(action_repeat=2)), make_env(ViewConfig(action_repeat=2, brake_dead_zone=True))
+    whole, half = make_env(ViewConfig(action_repeat=2)), make_env(ViewConfig(action_repeat=2, brake_dead_zone=0.5))
     for env in (whole, half):
         env.reset(seed=4)
     for brake in (-1.0, -0.6, 0.0, 0.3, 1.0) * 3:
@@ -57,6 +57,26 @@ def test_the_brakes_dead_zone_is_the_lower_half_of_its_action():
         expected, *same, _ = whole.step(np.array([steer, gas, 2.0 * max(brake, 0.0) - 1.0], np.float32))
         np.testing.assert_array_equal(obs, expected)
         assert outcome == same
+
+
+@pytest.mark.parametrize(
+    ("dead_zone", "action", "brake"),
+    [
+        (0.0, -1.0, 0.0),
+        (0.0, 0.25, 0.625),
+        (0.1, -0.8, 0.0),
+        (0.1, -0.75, 0.025 / 0.9),
+        (0.1, 1.0, 1.0),
+        (0.5, 0.0, 0.0),
+        (0.5, 0.25, 0.25),
+        (0.9, 0.8, 0.0),
+        (0.9, 0.9, 0.5),
+    ],
+)
+def test_the_brake_acts_above_its_dead_zone(dead_zone, action, brake):
+    view = ViewConfig(brake_dead_zone=dead_zone)
+    controls = controls_of(np.array([0.5, -0.5, action], np.float32), view)
+    assert controls == pytest.approx([0.5, 0.25, brake], abs=1e-6)
 
 
 def test_in_colour_the_stack_holds_three_channels_a_frame():

@@ -84,7 +84,7 @@ def test_closing_the_window_ends_it(window):
     assert len(window([31], {})) == 121
 
 
-@pytest.mark.parametrize("brake_dead_zone", [True, False])
+@pytest.mark.parametrize("brake_dead_zone", [0.5, 0.1, 0.0])
 def test_keys_are_the_controls_that_they_stand_for(monkeypatch, brake_dead_zone):
     view = ViewConfig(brake_dead_zone=brake_dead_zone)
     held = dict.fromkeys((pygame.K_a, pygame.K_d, pygame.K_w, pygame.K_s), False)
