@@ -156,7 +156,7 @@ def make_older(run, script):
     meta, state = newest.meta, dict(newest.state)
     config = meta["config"]
     # Then the dead zone was half of the action or nothing.
-    config["brake_dead_zone"] = config["brake_dead_zone"] > 0.0
+    config["brake_dead_zone"] = config["brake_dead_zone"] == 0.5
     for name, former in (FORMER_SETTINGS | FORMER_OF_AGENT[script]).items():
         config[former] = config.pop(name)
     # Then the starts were drawn one inside the other.
@@ -186,7 +186,7 @@ def test_a_training_of_the_earlier_version_is_resumed(run, script):
     after = checkpoint.load(run)
     assert after.meta["steps"] == steps
     total = spec_of(script).total
-    config = {**before.meta["config"], total: steps}
+    config = {**before.meta["config"], total: steps, "brake_dead_zone": 0.5 * older["config"]["brake_dead_zone"]}
     for name in STARTS:  # were divided and multiplied on the way
         assert after.meta["config"].pop(name) == pytest.approx(config.pop(name), rel=1e-12)
     assert after.meta["config"] == config

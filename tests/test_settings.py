@@ -217,7 +217,7 @@ def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused():
 
 def test_a_game_is_made_of_its_view_and_its_rules():
     config = PPOConfig(action_repeat=2, mirror_prob=0.5)
-    assert config.view == ViewConfig(action_repeat=2, frame_stack=2)
+    assert config.view == ViewConfig(action_repeat=2, frame_stack=2, brake_dead_zone=0.1)
     assert config.rules == RulesConfig(mirror_prob=0.5)
 
 
