@@ -6,6 +6,7 @@ Reinforcement Learning using the Beta Distribution", ICML 2017).
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -21,6 +22,8 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 DeterministicAction = Literal["mean", "mode"]
+# Points in (0, 1) at which a mean effect is integrated: the middles of equal parts.
+N_POINTS = 256
 
 
 class BetaDistributionWrapper(Distribution):
@@ -38,14 +41,21 @@ class BetaDistributionWrapper(Distribution):
     Args:
         action_dim: number of action dimensions.
         deterministic_action: what `get_actions(deterministic=True)` returns, see `BetaActorCriticPolicy`.
+        dead_zones: see `BetaActorCriticPolicy`.
     """
 
     distribution: Beta
 
-    def __init__(self, action_dim: int, deterministic_action: DeterministicAction = "mean") -> None:
+    def __init__(
+        self,
+        action_dim: int,
+        deterministic_action: DeterministicAction = "mean",
+        dead_zones: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.action_dim = action_dim
         self.deterministic_action = deterministic_action
+        self.dead_zones = tuple(dead_zones or (0.0,) * action_dim)
 
     def proba_distribution_net(self, latent_dim: int) -> nn.Module:
         """The layer that maps the latent (batch, latent_dim) to raw parameters (batch, 2 * action_dim)."""
@@ -71,8 +81,24 @@ class BetaDistributionWrapper(Distribution):
         return _to_action(_inside_unit_interval(self.distribution.rsample()))
 
     def mean(self) -> torch.Tensor:
-        """E[a] (batch, action_dim)."""
-        return _to_action(self.distribution.mean)
+        """E[a] (batch, action_dim); with a dead zone, the action whose effect is the mean effect.
+
+        Where the lowest part d of u has no effect, that is u = d + E[max(u - d, 0)]. The plain mean would do less than
+        the drawn actions do on average: E[u] may lie in the dead zone while many a draw does not.
+        """
+        means = [
+            self._mean_effect(i, dead_zone) if dead_zone > 0.0 else self.distribution.mean[..., i]
+            for i, dead_zone in enumerate(self.dead_zones)
+        ]
+        return _to_action(torch.stack(means, dim=-1))
+
+    def _mean_effect(self, i: int, dead_zone: float) -> torch.Tensor:
+        """d + E[max(u - d, 0)] (batch,) of one dimension, integrated over the density."""
+        alpha, beta = self.distribution.concentration1[..., i, None], self.distribution.concentration0[..., i, None]
+        u = (torch.arange(N_POINTS, device=alpha.device, dtype=alpha.dtype) + 0.5) / N_POINTS
+        # The softmax of the log density at evenly spaced points: what each counts, without the Beta's constant.
+        weights = torch.softmax((alpha - 1.0) * u.log() + (beta - 1.0) * torch.log1p(-u), dim=-1)
+        return dead_zone + (weights * (u - dead_zone).clamp(min=0.0)).sum(dim=-1)
 
     def mode(self) -> torch.Tensor:
         """The density's exact maximum (batch, action_dim): u = (alpha - 1) / (alpha + beta - 2).
@@ -124,9 +150,12 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
         deterministic_action: the action of `predict(..., deterministic=True)`. "mean", the default, or "mode". While a
             policy is still learning its alpha and beta are close to 1, where the mode runs to the bounds long before
             the policy means it: one and the same CarRacing policy scored 787 by its mean and 70 by its mode.
+        dead_zones: fraction of each action, from below, that has no effect in the environment; None if there is none.
+            The mean is that of the effect then.
 
     Raises:
-        ValueError: for another action space, for gSDE, or for an unknown `deterministic_action`.
+        ValueError: for another action space, for gSDE, for an unknown `deterministic_action`, or for dead zones that
+            are not one for each action, at least 0 and below 1.
     """
 
     action_dist: BetaDistributionWrapper
@@ -138,6 +167,7 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         *args: Any,
         deterministic_action: DeterministicAction = "mean",
+        dead_zones: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(action_space, spaces.Box) or action_space.shape is None or len(action_space.shape) != 1:
@@ -146,14 +176,21 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
             raise ValueError(f"a Beta policy needs actions in [-1, 1] (gymnasium's RescaleAction), not {action_space}")
         if deterministic_action not in ("mean", "mode"):
             raise ValueError(f"deterministic_action must be 'mean' or 'mode', not {deterministic_action!r}")
+        if dead_zones is not None and not (
+            len(dead_zones) == action_space.shape[0] and all(0.0 <= one < 1.0 for one in dead_zones)
+        ):
+            raise ValueError(f"dead_zones must be one fraction in [0, 1) for each action, not {dead_zones!r}")
         self.deterministic_action: DeterministicAction = deterministic_action
+        self.dead_zones = dead_zones
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
         if self.use_sde:
             raise ValueError("gSDE is Gaussian noise: it does not go with a Beta policy")
         assert self.action_space.shape is not None
-        self.action_dist = BetaDistributionWrapper(self.action_space.shape[0], self.deterministic_action)
+        self.action_dist = BetaDistributionWrapper(
+            self.action_space.shape[0], self.deterministic_action, self.dead_zones
+        )
         self._build_mlp_extractor()
         self.action_net = self.action_dist.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
@@ -186,7 +223,8 @@ class BetaActorCriticPolicy(ActorCriticPolicy):
         return self.action_dist.proba_distribution(self.action_net(latent_pi))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "deterministic_action": self.deterministic_action}
+        mine = {"deterministic_action": self.deterministic_action, "dead_zones": self.dead_zones}
+        return {**super()._get_constructor_parameters(), **mine}
 
 
 class DrivingCNN(BaseFeaturesExtractor):

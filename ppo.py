@@ -156,6 +156,7 @@ def policy_kwargs(config: PPOConfig) -> dict[str, Any]:
     }
     if not config.use_gaussian:
         kwargs["deterministic_action"] = config.deterministic_action
+        kwargs["dead_zones"] = (0.0, 0.0, config.brake_dead_zone)
     return kwargs
 
 

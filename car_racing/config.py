@@ -29,7 +29,7 @@ class ViewConfig:
         True, "spread the grey levels of the road, which tells touched tiles from untouched ones"
     )
     brake_dead_zone: float = setting(
-        0.0, "lower part of the brake's action that does not brake; 0.5 is its lower half", minimum=0.0, maximum=0.9
+        0.0, "fraction of the brake's action, from below, that does not brake", minimum=0.0, maximum=0.9
     )
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ def stock_colour_frame(rgb: Frame) -> Frame:
 def controls_of(action: NDArray[np.float32], config: ViewConfig) -> NDArray[np.float64]:
     """What an action, (3,) in [-1, 1], does in the game: steer in [-1, 1], gas and brake in [0, 1]."""
     released = 2.0 * config.brake_dead_zone - 1.0  # up to here in [-1, 1] the brake is not touched
-    brake = max((action[2] - released) / (1.0 - released), 0.0)
+    brake = min(max((action[2] - released) / (1.0 - released), 0.0), 1.0)  # float32 may round it up
     return np.array((action[0], 0.5 * (action[1] + 1.0), brake))
 
 

@@ -130,6 +130,30 @@ def make_policy(obs_space=VECTORS, **kwargs):
     return BetaActorCriticPolicy(obs_space, ACTIONS, lambda _: 3e-4, **kwargs)
 
 
+@pytest.mark.parametrize("dead_zone", [0.05, 0.1, 0.5])
+def test_with_a_dead_zone_the_mean_action_does_what_draws_do_on_average(dead_zone):
+    raw_params = torch.tensor([[0.0, -4.0, 3.0, 0.0, 2.0, 3.0], [1.0, 5.0, -4.0, 1.0, 40.0, 300.0]])
+    mean, plain = wrapper(raw_params, dead_zones=(0.0, dead_zone, dead_zone)).mean(), wrapper(raw_params).mean()
+    alpha, beta = (1 + F.softplus(raw_params.double())).chunk(2, dim=-1)
+    torch.manual_seed(0)
+    draws = Beta(alpha, beta).sample((1_000_000,))
+
+    def effect(u):
+        return (u - dead_zone).clamp(min=0.0) / (1.0 - dead_zone)
+
+    torch.testing.assert_close(mean[:, 0], plain[:, 0], rtol=0, atol=0)
+    does = effect(0.5 * (mean[:, 1:].double() + 1.0))
+    torch.testing.assert_close(does, effect(draws).mean(dim=0)[:, 1:], rtol=0, atol=1e-3)
+    # What does nothing on average is just at the dead zone's end.
+    assert (mean[:, 1:] >= 2.0 * dead_zone - 1.0 - 1e-6).all()
+
+
+@pytest.mark.parametrize("dead_zones", [(0.1,), (0.0, 0.0, 1.0), (0.0, -0.1, 0.0)])
+def test_dead_zones_that_do_not_fit_are_refused(dead_zones):
+    with pytest.raises(ValueError, match="dead_zones must be one fraction"):
+        make_policy(dead_zones=dead_zones)
+
+
 def test_the_deterministic_action_is_a_setting_and_the_mean_by_default():
     torch.manual_seed(5)
     obs = torch.randn(10, 5)
@@ -183,10 +207,13 @@ def test_initialised_orthogonally_as_sb3_does():
 
 @pytest.mark.parametrize("share", [True, False])
 def test_saved_and_loaded_policy_acts_the_same(tmp_path, share):
-    policy = make_policy(deterministic_action="mode", share_features_extractor=share, net_arch=[32])
+    dead_zones = (0.0, 0.0, 0.25)
+    policy = make_policy(
+        deterministic_action="mode", dead_zones=dead_zones, share_features_extractor=share, net_arch=[32]
+    )
     policy.save(tmp_path / "policy")
     loaded = BetaActorCriticPolicy.load(tmp_path / "policy")
-    assert loaded.deterministic_action == "mode"
+    assert (loaded.deterministic_action, loaded.dead_zones) == ("mode", dead_zones)
     obs = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     np.testing.assert_array_equal(
         policy.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0]

@@ -67,6 +67,7 @@ def test_the_brakes_dead_zone_is_the_lower_half_of_its_action():
         (0.1, -0.8, 0.0),
         (0.1, -0.75, 0.025 / 0.9),
         (0.1, 1.0, 1.0),
+        (0.04, 1.0, 1.0),
         (0.5, 0.0, 0.0),
         (0.5, 0.25, 0.25),
         (0.9, 0.8, 0.0),
@@ -77,6 +78,7 @@ def test_the_brake_acts_above_its_dead_zone(dead_zone, action, brake):
     view = ViewConfig(brake_dead_zone=dead_zone)
     controls = controls_of(np.array([0.5, -0.5, action], np.float32), view)
     assert controls == pytest.approx([0.5, 0.25, brake], abs=1e-6)
+    assert controls[2] <= 1.0
 
 
 def test_in_colour_the_stack_holds_three_channels_a_frame():
