@@ -22,6 +22,8 @@ from car_racing.track import Track
 from scoring import Policy
 from settings import fail
 
+# Units a second. At full gas the car is at 100.0 in every game, whatever the engine gives beyond: Box2D moves a body by
+# two units a step at most, 50 steps a second.
 TOP_SPEED = 100.0
 # The car stands still at the start of a lap, and takes about so many tiles to come to its own speed.
 TILES_FROM_REST = 25
@@ -120,7 +122,8 @@ def main() -> None:
     laps = [lap for lap in (drive_lap(probe.policy, env, track) for track in probe.tracks) if lap.is_finished]
     if not laps:
         fail(f"--checkpoint {probe.name}: its policy finished no lap of {len(probe.tracks)}; give a better one")
-    tell(tables_of(laps, probe.view.action_repeat, f"{len(laps)} laps of {probe.name}"), probe.json)
+    name = f"{len(laps)} laps finished of {len(probe.tracks)}, {probe.name}"
+    tell(tables_of(laps, probe.view.action_repeat, name), probe.json)
 
 
 if __name__ == "__main__":
