@@ -180,7 +180,9 @@ def test_a_training_of_the_earlier_version_is_resumed(run, script):
     before = checkpoint.load(run)
     actions = actions_of(before)
     older = make_older(run, script)
-    np.testing.assert_array_equal(actions_of(checkpoint.load(run)), actions)
+    # The brake of PPO's deterministic action depends on the dead zone, which its older version does not have.
+    n_alike = 2 if script == "train_ppo.py" else 3
+    np.testing.assert_array_equal(np.array(actions_of(checkpoint.load(run)))[..., :n_alike], actions[..., :n_alike])
     steps = before.meta["steps"] + 64
     assert resume(script, run, TOTAL[script], steps, "--no-aim") == 0
     after = checkpoint.load(run)
