@@ -10,7 +10,7 @@ import numpy as np
 import pygame
 from numpy.typing import NDArray
 
-from car_racing import Frame, ViewConfig, game_of
+from car_racing import Frame, ViewConfig, action_of, game_of
 from film import FILM_H, FILM_W
 from panel import FPS, Attentive, GameState, beside, draw_panel
 from scoring import ActionDensity, Policy, drive, stock_env
@@ -139,11 +139,7 @@ def human_action(view: ViewConfig) -> NDArray[np.float32]:
     """The action, float32 (3,) in [-1, 1], of the keys that are held down."""
     held = pygame.key.get_pressed()
     steer = float(held[pygame.K_d]) - float(held[pygame.K_a])
-    # As `controls_of` undoes it.
-    gas = 2.0 * float(held[pygame.K_w]) - 1.0
-    released = 2.0 * view.brake_dead_zone - 1.0
-    brake = released + (1.0 - released) * HUMAN_BRAKE * float(held[pygame.K_s])
-    return np.array([steer, gas, brake], np.float32)
+    return action_of(np.array((steer, float(held[pygame.K_w]), HUMAN_BRAKE * float(held[pygame.K_s]))), view)
 
 
 def _open_window() -> pygame.Surface:

@@ -10,16 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.envs.box2d.car_racing import FPS, TRACK_DETAIL_STEP
 from numpy.typing import NDArray
 
 from benchmarks.findings import FRACTION, Figure, Table, tell
-from benchmarks.policy_probe import make_agent_view, probe_asked_for
-from car_racing import AgentView, game_of
+from benchmarks.policy_probe import probe_asked_for
+from car_racing import game_of, make_env
 from car_racing.starts import BEND_TILES, turns
 from car_racing.track import Track
-from scoring import Policy
+from scoring import Policy, drive
 from settings import fail
 
 # Units a second. At full gas the car is at 100.0 in every game, whatever the engine gives beyond: Box2D moves a body by
@@ -43,7 +44,7 @@ class Lap:
     Attributes:
         tiles: int64 (n_steps + 1,), the tile that the car was at before each step and after the last.
         speeds: float64 (n_steps,), how fast it was before each step, in world units a second.
-        pedals: float32 (n_steps, 2), gas and brake in [0, 1].
+        pedals: float32 (n_steps, 2), gas and brake in [0, 1] at each step's end.
         places: int64 (n_steps,), the index of the kind of place in `PLACES`, or -1 for the tiles from rest.
         is_finished: whether it touched every tile.
     """
@@ -55,28 +56,38 @@ class Lap:
     is_finished: bool
 
 
-def drive_lap(policy: Policy, env: AgentView, track: int) -> Lap:
-    """Drive one episode on the track of seed `track`."""
-    obs, _ = env.reset(seed=track)
+def drive_lap(policy: Policy, env: gym.Env, track: int) -> Lap:
+    """Drive one episode as `scoring.drive` does."""
     game = game_of(env)
-    assert game.car is not None
-    middle = np.array([(x, y) for _, _, x, y in game.track])
-    tiles, speeds, pedals = [0], [], []
-    ended = False
-    while not ended:
+    positions, speeds, pedals = [], [], []
+
+    def look(_: NDArray[np.uint8]) -> None:
+        assert game.car is not None
+        positions.append(tuple(game.car.hull.position))
         speeds.append(math.hypot(*game.car.hull.linearVelocity))
-        obs, _, terminated, truncated, _ = env.step(policy(obs))
-        # Those of a rear wheel, after the step: the game lets the gas rise by a tenth a frame.
+        # A rear wheel's: the game lets the gas rise by a tenth a frame.
         pedals.append((game.car.wheels[2].gas, game.car.wheels[2].brake))
-        around = np.arange(tiles[-1] - TILES_AROUND, tiles[-1] + TILES_AROUND)
-        distances = np.hypot(*(middle[around % len(middle)] - np.array(game.car.hull.position)).T)
-        tiles.append(int(around[distances.argmin()]))
-        ended = terminated or truncated
-    at = np.array(tiles)
-    is_finished = game.tile_visited_count == len(game.track)
+
+    result = drive(policy, env, track, look)
+    tiles = tiles_at(positions, game.track)
     return Lap(
-        at, np.array(speeds), np.array(pedals, np.float32), places_of(game.track)[at[:-1] % len(middle)], is_finished
+        tiles=tiles,
+        speeds=np.array(speeds[:-1]),
+        pedals=np.array(pedals[1:], np.float32),
+        places=places_of(game.track)[tiles[:-1] % len(game.track)],
+        is_finished=result.lap_finished,
     )
+
+
+def tiles_at(positions: Sequence[tuple[float, float]], track: Track) -> NDArray[np.int64]:
+    """The nearest tile to each position of a drive from the start of a lap, int64 (n_positions,); laps count on."""
+    middle = np.array([(x, y) for _, _, x, y in track])
+    tiles = [0]
+    for position in positions[1:]:
+        around = np.arange(tiles[-1] - TILES_AROUND, tiles[-1] + TILES_AROUND)
+        distances = np.hypot(*(middle[around % len(middle)] - position).T)
+        tiles.append(int(around[distances.argmin()]))
+    return np.array(tiles)
 
 
 def places_of(track: Track) -> NDArray[np.int64]:
@@ -118,7 +129,7 @@ def tables_of(laps: Sequence[Lap], action_repeat: int, name: str) -> list[Table]
 
 def main() -> None:
     probe = probe_asked_for(__doc__, "tracks", 100)
-    env = make_agent_view(probe.view)
+    env = make_env(probe.view)
     laps = [lap for lap in (drive_lap(probe.policy, env, track) for track in probe.tracks) if lap.is_finished]
     if not laps:
         fail(f"--checkpoint {probe.name}: its policy finished no lap of {len(probe.tracks)}; give a better one")

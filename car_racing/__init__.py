@@ -30,7 +30,7 @@ from car_racing.episode_statistics import EpisodeStatistics, game_of, tiles_visi
 from car_racing.episodes import TRAINING_TRACK_SEEDS, TrainingEpisodes
 from car_racing.game import FastCarRacing, Frame
 from car_racing.settings import SettingError
-from car_racing.view import AgentView, controls_of, stock_colour_frame, stock_frame
+from car_racing.view import AgentView, action_of, controls_of, stock_colour_frame, stock_frame
 
 __all__ = [
     "FAST_ID",
@@ -49,6 +49,7 @@ __all__ = [
     "Spectator",
     "TrainingEpisodes",
     "ViewConfig",
+    "action_of",
     "controls_of",
     "game_of",
     "make_env",

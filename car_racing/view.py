@@ -35,6 +35,12 @@ def controls_of(action: NDArray[np.float32], config: ViewConfig) -> NDArray[np.f
     return np.array((action[0], 0.5 * (action[1] + 1.0), brake))
 
 
+def action_of(controls: NDArray[np.float64], config: ViewConfig) -> NDArray[np.float32]:
+    """The action that does these controls; the inverse of `controls_of`."""
+    released = 2.0 * config.brake_dead_zone - 1.0
+    return np.array((controls[0], 2.0 * controls[1] - 1.0, released + (1.0 - released) * controls[2]), np.float32)
+
+
 class AgentView(gym.Wrapper):
     """Action repeat, frame stack and action scaling in one wrapper.
 

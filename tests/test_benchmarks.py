@@ -13,9 +13,9 @@ import checkpoint
 from benchmarks import ageing, book, development_scores, footprint, lap_pace, sac_update, training_speed, worker_scaling
 from benchmarks.book import QUESTIONS, Answer, Question
 from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
-from benchmarks.policy_probe import make_agent_view, policy_of
+from benchmarks.policy_probe import policy_of
 from benchmarks.short_training import ROOT
-from car_racing import game_of
+from car_racing import game_of, make_env
 from recipe import read
 from run_history import Evaluation
 from sac_config import SACConfig
@@ -284,7 +284,7 @@ def test_lost_time_is_what_a_car_at_top_speed_would_not_have_taken():
 
 def test_a_lap_is_followed_along_the_road():
     policy, view = policy_of(ROOT / "pretrained" / "ppo_beta")
-    env = make_agent_view(view)
+    env = make_env(view)
     lap = lap_pace.drive_lap(policy, env, 5000)
     n_tiles = len(game_of(env).track)
     assert lap.is_finished

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from car_racing import AgentView, FastCarRacing, ViewConfig, make_env, make_stock_env
-from car_racing.view import ROAD_CONTRAST, controls_of
+from car_racing.view import ROAD_CONTRAST, action_of, controls_of
 from tests.driving import COAST, GAS, STOCK_VIEW, literal_steps
 
 
@@ -79,6 +79,7 @@ def test_the_brake_acts_above_its_dead_zone(dead_zone, action, brake):
     controls = controls_of(np.array([0.5, -0.5, action], np.float32), view)
     assert controls == pytest.approx([0.5, 0.25, brake], abs=1e-6)
     assert controls[2] <= 1.0
+    assert controls_of(action_of(controls, view), view) == pytest.approx(controls, abs=1e-6)
 
 
 def test_in_colour_the_stack_holds_three_channels_a_frame():
