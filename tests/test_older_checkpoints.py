@@ -17,7 +17,7 @@ from policies import load_policy
 from ppo_config import PPOConfig
 from sac_config import SACConfig
 from tests.helpers import PRETRAINED, TOTAL, rewrite_manifest
-from tests.trainings import MODULES, SCRIPTS, prepared, resume, spec_of, train_small
+from tests.trainings import MODULES, SCRIPTS, exit_code_of, prepared, resume, spec_of, train_small
 
 AGENT_MODULES = {"train.py": sac_drq, "train_ppo.py": ppo}
 STARTS = ("retry_start_prob", "lost_start_prob", "bend_start_prob")
@@ -121,6 +121,26 @@ def test_the_pretrained_policies_of_the_earlier_version_load_act_and_can_be_star
     else:
         state = sac_drq.initial_agent(config, loaded).actor.state_dict()
         assert all(torch.equal(state[key], value) for key, value in loaded.state["agent"]["actor"].items())
+
+
+def test_a_dead_zone_that_was_on_or_off_is_a_fraction_in_every_stage(run, script):
+    def switch(manifest):
+        for saved in (manifest["meta"]["config"], *manifest["meta"]["stages"]):
+            saved["brake_dead_zone"] = script == "train.py"
+
+    rewrite_manifest(checkpoint.load(run).path, switch)
+    was = 0.5 if script == "train.py" else 0.0
+    job = prepared(script, "--resume", run, TOTAL[script], 999)
+    assert [stage.config.brake_dead_zone for stage in job.stages] == [was]
+    assert load_policy(checkpoint.load(run))[1].brake_dead_zone == was
+
+
+def test_ppo_under_another_dead_zone_does_not_start_from_the_pretrained_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code_of("train_ppo.py", monkeypatch, "--start-from", PRETRAINED / "ppo_beta") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "was trained with --brake-dead-zone 0.0; give the" in line
+    assert not list(tmp_path.iterdir())
 
 
 # What the version before the restructuring called what is renamed now.
