@@ -73,6 +73,7 @@ QUESTIONS = (
     Question("picture_cost", "What do the pictures of evaluations cost?"),
     Question("checkpoint_cost", "What do checkpoints cost?"),
     Question("ageing", "Does a training slow down as it ages?"),
+    Question("scoring_cost", "Where does the time of a scoring go?", "--rounds 2"),
     Question("fidelity", "How close is the fast game's picture to the stock one's?"),
     Question("same_driving", "Does a policy drive alike in both games?", f"{PROBED} --tracks 8"),
     Question("missed_bends", "Where does the best policy miss tiles?", f"{PROBED} --tracks 100"),

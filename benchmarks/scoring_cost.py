@@ -1,0 +1,117 @@
+"""Where the time of a scoring goes on the unmodified game, and whether more processes than cores shorten it.
+
+    python -m benchmarks.scoring_cost [--checkpoint pretrained/ppo_beta] [--steps N] [--rounds N]
+
+One process drives the policy and times each part. Then all cores drive: one process for each core, as `evaluate.py`
+has them, and two for each, in turns.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
+from os import sched_getaffinity
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, compared, tell
+from benchmarks.policy_probe import policy_of
+from car_racing import make_stock_env
+from tracks import DEVELOPMENT_TRACKS
+
+
+class Watch:
+    """Adds up the time that functions take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with its time added."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return call
+
+
+def parts_of(path: Path, n_steps: int) -> Table:
+    """The parts of a step of scoring, as fractions of its time."""
+    policy, view = policy_of(path)
+    env = make_stock_env(view)
+    game: Any = env.unwrapped
+    acting, stepping, playing, drawing = Watch(), Watch(), Watch(), Watch()
+    game.step, game._render = playing.timed(game.step), drawing.timed(game._render)
+    act, step = acting.timed(policy), stepping.timed(env.step)
+    obs, _ = env.reset(seed=DEVELOPMENT_TRACKS[0])
+    playing.seconds = drawing.seconds = 0.0  # the game's reset makes a step, and draws it
+    for _ in range(n_steps):
+        obs, _, terminated, truncated, _ = step(act(obs))
+        if terminated or truncated:
+            break
+    env.close()
+    whole = acting.seconds + stepping.seconds
+    parts = {
+        "Gymnasium's drawing": drawing.seconds,
+        "Gymnasium's physics and rewards": playing.seconds - drawing.seconds,
+        "our view of its picture": stepping.seconds - playing.seconds,
+        "the policy": acting.seconds,
+    }
+    return Table("A step of a scoring", [Figure(name, [part / whole], FRACTION) for name, part in parts.items()])
+
+
+def drive(path: Path, n_steps: int, barrier: Any, seconds: Any) -> None:
+    """Drive in a process of its own once all are ready, and tell how long it took."""
+    torch.set_num_threads(1)
+    policy, view = policy_of(path)
+    env = make_stock_env(view)
+    obs, _ = env.reset(seed=DEVELOPMENT_TRACKS[0])
+    barrier.wait()
+    start = time.perf_counter()
+    for _ in range(n_steps):
+        obs, _, terminated, truncated, _ = env.step(policy(obs))
+        if terminated or truncated:
+            obs, _ = env.reset(seed=DEVELOPMENT_TRACKS[0])
+    seconds.put(time.perf_counter() - start)
+
+
+def frames_per_second(path: Path, n_processes: int, n_steps: int) -> float:
+    """What so many processes drive together, `n_steps` between them."""
+    context = get_context("spawn")
+    barrier, seconds = context.Barrier(n_processes), context.Queue()
+    each = n_steps // n_processes
+    workers = [context.Process(target=drive, args=(path, each, barrier, seconds)) for _ in range(n_processes)]
+    for worker in workers:
+        worker.start()
+    slowest = max(seconds.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return n_processes * each * policy_of(path)[1].action_repeat / slowest
+
+
+def main() -> None:
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to time")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each measurement [400]")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns [3]")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = partial(frames_per_second, options.checkpoint)
+    n_cores = len(sched_getaffinity(0))
+    one, two = f"one process for each core, {n_cores}", f"two for each, {2 * n_cores}"
+    rounds: dict[str, list[float]] = {one: [], two: []}
+    for _ in range(options.rounds):
+        rounds[one].append(measured(n_cores, options.steps))
+        rounds[two].append(measured(2 * n_cores, options.steps))
+    speed = compared("Frames of all processes together", "frames/s", rounds, {two: [one]})
+    tell([parts_of(options.checkpoint, options.steps), speed], options.json)
+
+
+if __name__ == "__main__":
+    main()
