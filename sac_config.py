@@ -84,6 +84,7 @@ class SACConfig(GameConfig):
     max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
     mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
+    hairpin_start_prob: float = with_default(GameConfig, "hairpin_start_prob", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

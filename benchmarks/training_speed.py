@@ -37,7 +37,12 @@ from train_ppo import ThreadsForUpdates
 
 # Laps only, from their start and unmirrored: the stock game knows no others.
 CONFIG = PPOConfig(
-    total_timesteps=10**9, lost_start_prob=0.0, bend_start_prob=0.0, retry_start_prob=0.0, mirror_prob=0.0
+    total_timesteps=10**9,
+    lost_start_prob=0.0,
+    bend_start_prob=0.0,
+    hairpin_start_prob=0.0,
+    retry_start_prob=0.0,
+    mirror_prob=0.0,
 )
 CPU = torch.device("cpu")
 VecEnvClass = type[DummyVecEnv] | type[SubprocVecEnv]

@@ -45,8 +45,8 @@ class ViewConfig:
 class RulesConfig:
     """What training changes about the game; scoring never does.
 
-    Penalties are points taken off the reward. An episode begins lost, before a bend, before an earlier mistake, or
-    else at the start of a lap: the probabilities of the first three add up to at most 1.
+    Penalties are points taken off the reward. An episode begins lost, before a bend, before a hairpin, before an
+    earlier mistake, or else at the start of a lap: the probabilities of the first four add up to at most 1.
 
     Raises:
         SettingError: if a setting is out of its range, or the probabilities add up to more than 1.
@@ -85,6 +85,13 @@ class RulesConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    hairpin_start_prob: float = setting(
+        0.1,
+        "probability that an episode starts just before a hairpin whose legs lie close to each other",
+        minimum=0.0,
+        maximum=1.0,
+        before=0.0,
+    )
     retry_start_prob: float = setting(
         0.3, "probability that an episode starts just before an earlier mistake", minimum=0.0, maximum=1.0
     )
@@ -98,11 +105,11 @@ class RulesConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        total = self.lost_start_prob + self.bend_start_prob + self.retry_start_prob
+        total = self.lost_start_prob + self.bend_start_prob + self.hairpin_start_prob + self.retry_start_prob
         if total > 1.0 + 1e-9:
             raise SettingError(
-                f"--lost-start-prob, --bend-start-prob and --retry-start-prob add up to {total:g}; they are parts of "
-                "one distribution, so give at most 1 in all"
+                "--lost-start-prob, --bend-start-prob, --hairpin-start-prob and --retry-start-prob add up to "
+                f"{total:g}; they are parts of one distribution, so give at most 1 in all"
             )
 
 

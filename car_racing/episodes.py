@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from car_racing.config import RulesConfig
 from car_racing.episode_statistics import EpisodeRecord, game_of, tiles_visited
 from car_racing.game import Frame
+from car_racing.hairpins import HAIRPIN_TRACKS
 from car_racing.replay import EpisodeSnapshot, Mistake
 from car_racing.rules import LapProgress, Penalties, is_hopeless
 from car_racing.starts import TILES_TO_RECOVER, EpisodeStart, StartKind, find_placement, put_car
@@ -30,9 +31,10 @@ class TrainingEpisodes(gym.Wrapper):
     """Endless fresh training tracks, under the rules of `RulesConfig`.
 
     `reset(seed=s)` seeds the sequence of episodes rather than naming a track. Each reset then draws how the next one
-    begins: with the probabilities of the rules at a lap's start, lost beside the road, before a sharp bend, or before
-    an earlier mistake (a retry). A lap whose tiles are all judged ends, finished or not. An episode that begins in the
-    middle of a lap ends as a truncation once the car is `TILES_TO_RECOVER` new tiles further on.
+    begins: with the probabilities of the rules at a lap's start, lost beside the road, before a sharp bend, before a
+    hairpin whose legs lie close (on one of the `HAIRPIN_TRACKS`), or before an earlier mistake (a retry). A lap whose
+    tiles are all judged ends, finished or not. An episode that begins in the middle of a lap ends as a truncation once
+    the car is `TILES_TO_RECOVER` new tiles further on.
 
     A retry plays the earlier episode again up to shortly before the mistake, so the car comes at the same place at the
     same speed. One that goes wrong is remembered by its own mistake, to be tried again. (Going back to a state and
@@ -44,8 +46,8 @@ class TrainingEpisodes(gym.Wrapper):
     bootstrapped, it looks like more road. The view from the lap's end itself is not used: it occurs nowhere else, so
     its value is trained only on itself and drifts.
 
-    `info["start"]` is "lap", "lost", "bend" or "retry", and a reset's info has "track_seed" besides. `info["episode"]`
-    sums up whole laps only, in the game's own rewards. Options of `reset` have no effect.
+    `info["start"]` is "lap", "lost", "bend", "hairpin" or "retry", and a reset's info has "track_seed" besides.
+    `info["episode"]` sums up whole laps only, in the game's own rewards. Options of `reset` have no effect.
 
     Args:
         env: an `AgentView` of a `FastCarRacing`, whose colours are not randomised.
@@ -163,6 +165,7 @@ class TrainingEpisodes(gym.Wrapper):
         for kind, probability in (
             ("lost", rules.lost_start_prob),
             ("bend", rules.bend_start_prob),
+            ("hairpin", rules.hairpin_start_prob),
             ("retry", rules.retry_start_prob if self._mistakes else 0.0),
         ):
             if drawn < probability:
@@ -175,13 +178,19 @@ class TrainingEpisodes(gym.Wrapper):
         while True:
             start = EpisodeStart(
                 kind,
-                track_seed=int(self._rng.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop)),
+                track_seed=self._draw_track(kind),
                 is_mirrored=bool(self._rng.random() < self.rules.mirror_prob),
                 place_seed=int(self._rng.integers(2**32)),
             )
             obs = self._begin_at(start)
             if obs is not None:
                 return obs, self._reset_info()
+
+    def _draw_track(self, kind: StartKind) -> int:
+        """The seed of a fresh track. One with a close hairpin is drawn from a list, since few tracks have one."""
+        if kind == "hairpin":
+            return HAIRPIN_TRACKS[int(self._rng.integers(len(HAIRPIN_TRACKS)))]
+        return int(self._rng.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))
 
     def _begin_retry(self) -> tuple[Frame, dict[str, Any]]:
         """The way to a remembered mistake, played again up to shortly before it."""

@@ -1,4 +1,4 @@
-"""Where an episode of training begins: at the start of a lap, lost beside the road, or before a sharp bend.
+"""Where an episode of training begins: at the start of a lap, lost beside the road, before a sharp bend or a hairpin.
 
 A start is plain values (`EpisodeStart`): the same values make the same start, to the last bit.
 """
@@ -12,10 +12,11 @@ from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
+from car_racing.hairpins import CLOSE_LEGS, closest_legs
 from car_racing.rules import GRACE_TILES
 from car_racing.track import Track
 
-StartKind = Literal["lap", "lost", "bend"]
+StartKind = Literal["lap", "lost", "bend", "hairpin"]
 
 # A lost car is up to LOST_OFFSET units off the middle of the road, which is 13 wide, and moves at up to LOST_SPEED
 # units a second. With SPUN_PROB it looks anywhere, as after a spin; otherwise about where the road goes, with a
@@ -30,8 +31,8 @@ AT_REST_PROB = 0.2
 # A bend is what the road turns by over BEND_TILES tiles (of 3.5 units), and it is sharp from SHARP_BEND radians on.
 BEND_TILES = 12
 SHARP_BEND = 1.6
-# A car before a bend is this many tiles before the sharpest of it, at most this many units off the middle of the road,
-# and moves at this many units a second: far enough away to come to its own speed.
+# A car before a bend is this many tiles before the sharpest of it, or before a hairpin's first leg, at most this many
+# units off the middle of the road, and moves at this many units a second: far enough away to come to its own speed.
 TILES_BEFORE_BEND = (20, 60)
 OFFSET_BEFORE_BEND = 4.0
 SPEED_BEFORE_BEND = (20.0, 70.0)
@@ -45,7 +46,7 @@ class EpisodeStart:
     """How an episode begins.
 
     Attributes:
-        kind: at the start of a lap, lost beside the road, or before a sharp bend.
+        kind: at the start of a lap, lost beside the road, before a sharp bend, or before a hairpin.
         track_seed: the track's seed.
         is_mirrored: whether the track is laid out as its mirror image.
         place_seed: seed of the car's place, for the kinds in the middle of a lap.
@@ -80,10 +81,12 @@ class Placement(NamedTuple):
 def find_placement(kind: StartKind, track: Track, rng: np.random.Generator) -> Placement | None:
     """A place for a start in the middle of a lap; None where the track has none.
 
-    A bend against its direction is not on every track.
+    A bend against its direction is not on every track, and a hairpin with close legs only on few.
     """
     if kind == "lost":
         return _beside_the_road(track, rng)
+    if kind == "hairpin":
+        return _before_hairpin(track, rng)
     bends = bends_against(track)
     return before_bend(track, int(rng.choice(bends)), rng) if bends else None
 
@@ -144,6 +147,15 @@ def before_bend(track: Track, bend: int, rng: np.random.Generator) -> Placement:
     offset = rng.uniform(-OFFSET_BEFORE_BEND, OFFSET_BEFORE_BEND)
     position = x + offset * math.cos(heading), y + offset * math.sin(heading)
     return Placement(tile, position, heading, heading, rng.uniform(*SPEED_BEFORE_BEND), bend - tile + TILES_TO_RECOVER)
+
+
+def _before_hairpin(track: Track, rng: np.random.Generator) -> Placement | None:
+    """A place on the road before a hairpin with close legs; None where the track has none."""
+    distance, entry, exit_ = closest_legs(track)
+    if distance >= CLOSE_LEGS:
+        return None
+    place = before_bend(track, entry, rng)
+    return place._replace(tiles_to_go=exit_ - place.tile + TILES_TO_RECOVER)
 
 
 def turns(track: Track) -> NDArray[np.float64]:

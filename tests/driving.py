@@ -37,6 +37,7 @@ def plain_rules(**settings: Any) -> RulesConfig:
         "bootstrap_lap_end": False,
         "lost_start_prob": 0.0,
         "bend_start_prob": 0.0,
+        "hairpin_start_prob": 0.0,
         "retry_start_prob": 0.0,
         "mirror_prob": 0.0,
     }

@@ -56,8 +56,10 @@ def test_some_training_tracks_are_mirrored_whatever_the_start():
 
 
 def test_the_kinds_of_starts_come_with_their_probabilities():
-    """One distribution: three kinds of 0.2 each, the rest laps. The bounds are four standard deviations wide."""
-    rules = plain_rules(max_idle_frames=100, lost_start_prob=0.2, bend_start_prob=0.2, retry_start_prob=0.2)
+    """One distribution: five kinds of 0.2 each, laps among them. The bounds are four standard deviations wide."""
+    rules = plain_rules(
+        max_idle_frames=100, lost_start_prob=0.2, bend_start_prob=0.2, hairpin_start_prob=0.2, retry_start_prob=0.2
+    )
     env = make_env(ViewConfig(action_repeat=50), rules)
     env.reset(seed=5)
     while not (mistakes := env.capture_episode()["mistakes"]):
@@ -68,8 +70,8 @@ def test_the_kinds_of_starts_come_with_their_probabilities():
         kinds.append(env.reset()[1]["start"])
         if kinds[-1] == "retry":  # a retry that went wrong would be remembered again
             env.restore_episode({**env.capture_episode(), "mistakes": mistakes})
-    for kind, low, high in (("lap", 20, 60), ("lost", 4, 36), ("bend", 4, 36), ("retry", 4, 36)):
-        assert low <= kinds.count(kind) <= high, kind
+    for kind in ("lap", "lost", "bend", "hairpin", "retry"):
+        assert 4 <= kinds.count(kind) <= 36, kind
 
 
 def test_without_a_mistake_a_retry_is_a_lap():
@@ -81,11 +83,13 @@ def test_without_a_mistake_a_retry_is_a_lap():
     assert 8 <= kinds.count("lost") <= 32, "the probability of a retry goes to laps, not to the other kinds"
 
 
-@pytest.mark.parametrize(("bend", "retry"), [(0.4, 0.0), (0.0, 0.4), (0.2, 0.2)])
-def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused(bend, retry):
+@pytest.mark.parametrize(
+    ("bend", "hairpin", "retry"), [(0.4, 0.0, 0.0), (0.0, 0.4, 0.0), (0.0, 0.0, 0.4), (0.1, 0.1, 0.2)]
+)
+def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused(bend, hairpin, retry):
     with pytest.raises(SettingError, match=r"add up to 1\.1;"):
-        RulesConfig(lost_start_prob=0.7, bend_start_prob=bend, retry_start_prob=retry)
-    RulesConfig(lost_start_prob=0.6, bend_start_prob=bend, retry_start_prob=retry)
+        RulesConfig(lost_start_prob=0.7, bend_start_prob=bend, hairpin_start_prob=hairpin, retry_start_prob=retry)
+    RulesConfig(lost_start_prob=0.6, bend_start_prob=bend, hairpin_start_prob=hairpin, retry_start_prob=retry)
 
 
 def test_a_retry_begins_shortly_before_the_road_was_lost_as_it_was_driven():

@@ -9,7 +9,12 @@ from car_racing import FastCarRacing, RulesConfig, ViewConfig, make_env
 from tests.driving import GAS, along_the_road, drive_off_the_road, plain_rules, wander
 
 ALL_KINDS = RulesConfig(
-    wheel_off_penalty=1.0, lost_start_prob=0.15, bend_start_prob=0.2, retry_start_prob=0.5, mirror_prob=0.3
+    wheel_off_penalty=1.0,
+    lost_start_prob=0.15,
+    bend_start_prob=0.1,
+    hairpin_start_prob=0.1,
+    retry_start_prob=0.5,
+    mirror_prob=0.3,
 )
 
 
@@ -28,7 +33,7 @@ def assert_same_from_here_on(env, other, n_steps):
     return len(ends)
 
 
-@pytest.mark.parametrize("kind", ["lost", "bend"])
+@pytest.mark.parametrize("kind", ["lost", "bend", "hairpin"])
 def test_a_start_midway_is_resumed_to_the_last_bit(kind):
     rules = plain_rules(**{f"{kind}_start_prob": 0.5}, mirror_prob=0.5)
     env, other = make_env(rules=rules), make_env(rules=rules)

@@ -211,7 +211,7 @@ def test_a_dead_zone_that_was_on_or_off_is_a_fraction(saved, today):
 
 
 def test_probabilities_of_starts_that_add_up_to_more_than_one_are_refused():
-    with pytest.raises(SettingError, match=r"add up to 1\.2; .* give at most 1"):
+    with pytest.raises(SettingError, match=r"add up to 1\.3; .* give at most 1"):
         RulesConfig(lost_start_prob=0.5, bend_start_prob=0.4, retry_start_prob=0.3)
 
 

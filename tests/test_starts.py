@@ -1,9 +1,10 @@
-"""Where an episode of training begins: beside the road, before a sharp bend."""
+"""Where an episode of training begins: beside the road, before a sharp bend, before a hairpin."""
 
 import numpy as np
 import pytest
 
 from car_racing import FastCarRacing, ViewConfig, make_env
+from car_racing.hairpins import CLOSE_LEGS, HAIRPIN_TRACKS, closest_legs
 from car_racing.starts import TILES_TO_RECOVER, bends_against, turns
 from tests.driving import BRAKE, STOCK_VIEW, centres_of, drive_to_end, nearest_tile, plain_rules, resets, turned_by
 
@@ -143,3 +144,29 @@ def test_bends_against_the_tracks_direction_are_few_and_those_of_its_mirror_imag
         n_against += len(expected)
         n_with += (np.diff((turn[0] > 1.6).astype(int)) == 1).sum()
     assert 5 < n_against < n_with / 3
+
+
+def test_a_hairpin_start_is_on_the_road_before_close_legs_and_ends_after_them():
+    env = make_env(
+        ViewConfig(action_repeat=1), plain_rules(hairpin_start_prob=1.0, mirror_prob=0.5, bootstrap_lap_end=True)
+    )
+    leads, tracks = [], set()
+    for _, info in resets(env, 16, seed=5):
+        game = env.unwrapped
+        tracks.add(info["track_seed"])
+        distance, entry, exit_ = closest_legs(game.track)
+        assert distance < CLOSE_LEGS
+        start = nearest_tile(game)
+        leads.append(entry - start)
+        n_visited = game.tile_visited_count
+        terminated = truncated = False
+        while not (terminated or truncated):
+            game.tile_visited_count += 1
+            *_, terminated, truncated, info = env.step(BRAKE)
+        assert (terminated, truncated, info["start"]) == (False, True, "hairpin")
+        to_go = min(exit_ - start + TILES_TO_RECOVER, len(game.track) - n_visited)
+        assert abs(game.tile_visited_count - n_visited - to_go) <= 6
+    assert tracks <= set(HAIRPIN_TRACKS)
+    assert len(tracks) > 10
+    assert 0 <= min(leads) < 35
+    assert 40 < max(leads) <= 61

@@ -628,6 +628,7 @@ UNUSUAL_GAME = {
     "bootstrap_lap_end": False,
     "lost_start_prob": 0.2,
     "bend_start_prob": 0.3,
+    "hairpin_start_prob": 0.15,
     "retry_start_prob": 0.1,
     "mirror_prob": 0.75,
     "action_repeat": 9,
