@@ -79,6 +79,7 @@ QUESTIONS = (
     Question("missed_bends", "Where does the best policy miss tiles?", f"{PROBED} --tracks 100"),
     Question("lap_pace", "Where on a lap does it lose time?", f"{PROBED} --tracks 50"),
     Question("bend_passes", "Does it pass the rare bends against the track's direction?", f"{PROBED} --tracks 200"),
+    Question("hairpin_laps", "Does it pass the closest hairpins?", PROBED),
     Question("way_back", "Does it find the road again?", f"{PROBED} --starts 200"),
     Question("lap_values", "How does its critic value a lap?", f"{PROBED} --tracks 24"),
 )

@@ -10,12 +10,24 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import checkpoint
-from benchmarks import ageing, book, development_scores, footprint, lap_pace, sac_update, training_speed, worker_scaling
+from benchmarks import (
+    ageing,
+    book,
+    development_scores,
+    footprint,
+    hairpin_laps,
+    lap_pace,
+    sac_update,
+    training_speed,
+    worker_scaling,
+)
 from benchmarks.book import QUESTIONS, Answer, Question
 from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
 from benchmarks.policy_probe import policy_of
 from benchmarks.short_training import ROOT
 from car_racing import game_of, make_env
+from car_racing.hairpins import closest_legs
+from car_racing.track import track_of_seed
 from recipe import read
 from run_history import Evaluation
 from sac_config import SACConfig
@@ -298,3 +310,13 @@ def test_a_lap_is_followed_along_the_road():
     assert (lap.pedals.max(axis=0) > [0.8, 0.2]).all()
     assert lap.pedals.max() <= 1.0
     assert len(lap.tiles) == len(lap.speeds) + 1 == len(lap.pedals) + 1 == len(lap.places) + 1
+
+
+def test_hairpin_laps_are_on_the_tracks_whose_legs_lie_closest(monkeypatch):
+    monkeypatch.setattr(hairpin_laps, "SEEDS", range(5840, 5850))
+    tracks = hairpin_laps.closest(3)
+    assert tracks[0] == (pytest.approx(21.46, abs=0.01), 5843)
+    assert [distance for distance, _ in tracks] == sorted(distance for distance, _ in tracks)
+    assert len(tracks) == 3
+    others = [closest_legs(track_of_seed(seed, is_mirrored=False))[0] for seed in range(5840, 5850)]
+    assert sorted(others)[:3] == [distance for distance, _ in tracks]
