@@ -81,7 +81,6 @@ class SACConfig(GameConfig):
     )
     frame_stack: int = with_default(GameConfig, "frame_stack", 2)
     brake_dead_zone: float = with_default(GameConfig, "brake_dead_zone", 0.5)
-    max_backward_tiles: int = with_default(GameConfig, "max_backward_tiles", 10)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
     mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
     hairpin_start_prob: float = with_default(GameConfig, "hairpin_start_prob", 0.0)

@@ -54,7 +54,7 @@ class RulesConfig:
 
     max_idle_frames: int = setting(100, "end an episode after this many frames without a new tile; 0 never", minimum=0)
     max_backward_tiles: int = setting(
-        0,
+        10,
         "end an episode once the car is this many tiles behind the furthest place it reached; 0 never",
         minimum=0,
         formerly="max_tiles_back",

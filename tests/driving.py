@@ -33,6 +33,7 @@ def plain_rules(**settings: Any) -> RulesConfig:
     """Rules that change nothing about the game but what `settings` say, so that one rule is tested at a time."""
     nothing = {
         "max_idle_frames": 0,
+        "max_backward_tiles": 0,
         "missed_tile_penalty": 0.0,
         "bootstrap_lap_end": False,
         "lost_start_prob": 0.0,
