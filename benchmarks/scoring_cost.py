@@ -8,6 +8,7 @@ has them, and two for each, in turns.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from os import sched_getaffinity
@@ -19,6 +20,7 @@ import torch
 from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, compared, tell
 from benchmarks.policy_probe import policy_of
 from car_racing import make_stock_env
+from settings import fail
 from tracks import DEVELOPMENT_TRACKS
 
 
@@ -66,42 +68,54 @@ def parts_of(path: Path, n_steps: int) -> Table:
     return Table("A step of a scoring", [Figure(name, [part / whole], FRACTION) for name, part in parts.items()])
 
 
-def drive(path: Path, n_steps: int, barrier: Any, seconds: Any) -> None:
-    """Drive in a process of its own once all are ready, and tell how long it took."""
+class Start:
+    """What the processes wait at, so that all begin to drive at once."""
+
+    barrier: Any
+
+
+def meet_at(barrier: Any) -> None:
+    """Make a process ready."""
     torch.set_num_threads(1)
+    Start.barrier = barrier
+
+
+def seconds_to_drive(path: Path, n_steps: int) -> float:
+    """How long this process takes to drive so many steps, once all are ready."""
     policy, view = policy_of(path)
     env = make_stock_env(view)
     obs, _ = env.reset(seed=DEVELOPMENT_TRACKS[0])
-    barrier.wait()
+    Start.barrier.wait()
     start = time.perf_counter()
     for _ in range(n_steps):
         obs, _, terminated, truncated, _ = env.step(policy(obs))
         if terminated or truncated:
             obs, _ = env.reset(seed=DEVELOPMENT_TRACKS[0])
-    seconds.put(time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    env.close()
+    return seconds
 
 
 def frames_per_second(path: Path, n_processes: int, n_steps: int) -> float:
-    """What so many processes drive together, `n_steps` between them."""
+    """What so many processes drive together, `n_steps` each."""
     context = get_context("spawn")
-    barrier, seconds = context.Barrier(n_processes), context.Queue()
-    each = n_steps // n_processes
-    workers = [context.Process(target=drive, args=(path, each, barrier, seconds)) for _ in range(n_processes)]
-    for worker in workers:
-        worker.start()
-    slowest = max(seconds.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return n_processes * each * policy_of(path)[1].action_repeat / slowest
+    with ProcessPoolExecutor(n_processes, context, meet_at, (context.Barrier(n_processes),)) as pool:
+        drives = [pool.submit(seconds_to_drive, path, n_steps) for _ in range(n_processes)]
+        slowest = max(drive.result() for drive in drives)
+    return n_processes * n_steps * policy_of(path)[1].action_repeat / slowest
 
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to time")
-    parser.add_argument("--steps", type=int, default=400, help="steps of each measurement [400]")
+    parser.add_argument("--steps", type=int, default=150, help="steps that each process drives [150]")
     parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns [3]")
     options = parser.parse_args()
+    for name in ("steps", "rounds"):
+        if getattr(options, name) < 1:
+            fail(f"--{name} must be at least 1, not {getattr(options, name)}")
     torch.set_num_threads(1)
+    parts = parts_of(options.checkpoint, options.steps)
     measured = partial(frames_per_second, options.checkpoint)
     n_cores = len(sched_getaffinity(0))
     one, two = f"one process for each core, {n_cores}", f"two for each, {2 * n_cores}"
@@ -110,7 +124,7 @@ def main() -> None:
         rounds[one].append(measured(n_cores, options.steps))
         rounds[two].append(measured(2 * n_cores, options.steps))
     speed = compared("Frames of all processes together", "frames/s", rounds, {two: [one]})
-    tell([parts_of(options.checkpoint, options.steps), speed], options.json)
+    tell([parts, speed], options.json)
 
 
 if __name__ == "__main__":

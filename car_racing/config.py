@@ -55,7 +55,7 @@ class RulesConfig:
     max_idle_frames: int = setting(100, "end an episode after this many frames without a new tile; 0 never", minimum=0)
     max_backward_tiles: int = setting(
         10,
-        "end an episode once the car is this many tiles behind the furthest place it reached; 0 never",
+        "end an episode once the car is this many tiles behind the furthest one it touched; 0 never",
         minimum=0,
         formerly="max_tiles_back",
     )
@@ -108,8 +108,9 @@ class RulesConfig:
         total = self.lost_start_prob + self.bend_start_prob + self.hairpin_start_prob + self.retry_start_prob
         if total > 1.0 + 1e-9:
             raise SettingError(
-                "--lost-start-prob, --bend-start-prob, --hairpin-start-prob and --retry-start-prob add up to "
-                f"{total:g}; they are parts of one distribution, so give at most 1 in all"
+                f"--lost-start-prob {self.lost_start_prob:g}, --bend-start-prob {self.bend_start_prob:g}, "
+                f"--hairpin-start-prob {self.hairpin_start_prob:g} and --retry-start-prob {self.retry_start_prob:g} "
+                f"add up to {total:g}; they are parts of one distribution, so give at most 1 in all"
             )
 
 

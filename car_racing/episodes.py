@@ -28,13 +28,13 @@ MAX_MISTAKES = 8
 
 
 class TrainingEpisodes(gym.Wrapper):
-    """Endless fresh training tracks, under the rules of `RulesConfig`.
+    """Endless training tracks, fresh ones but for the hairpins, under the rules of `RulesConfig`.
 
     `reset(seed=s)` seeds the sequence of episodes rather than naming a track. Each reset then draws how the next one
     begins: with the probabilities of the rules at a lap's start, lost beside the road, before a sharp bend, before a
     hairpin whose legs lie close (on one of the `HAIRPIN_TRACKS`), or before an earlier mistake (a retry). A lap whose
-    tiles are all judged ends, finished or not. An episode that begins in the middle of a lap ends as a truncation once
-    the car is `TILES_TO_RECOVER` new tiles further on.
+    tiles are all judged ends, finished or not. An episode that begins in the middle of a lap ends as a truncation
+    `TILES_TO_RECOVER` new tiles past its place, the bend, or the hairpin's second leg.
 
     A retry plays the earlier episode again up to shortly before the mistake, so the car comes at the same place at the
     same speed. One that goes wrong is remembered by its own mistake, to be tried again. (Going back to a state and
@@ -174,7 +174,7 @@ class TrainingEpisodes(gym.Wrapper):
         return "lap"
 
     def _begin(self, kind: StartKind) -> tuple[Frame, dict[str, Any]]:
-        """A fresh track with a start of this kind on it."""
+        """A track with a start of this kind on it."""
         while True:
             start = EpisodeStart(
                 kind,
@@ -187,7 +187,7 @@ class TrainingEpisodes(gym.Wrapper):
                 return obs, self._reset_info()
 
     def _draw_track(self, kind: StartKind) -> int:
-        """The seed of a fresh track. One with a close hairpin is drawn from a list, since few tracks have one."""
+        """The seed of a fresh track; for a hairpin, of one from the list, since few tracks have one."""
         if kind == "hairpin":
             return HAIRPIN_TRACKS[int(self._rng.integers(len(HAIRPIN_TRACKS)))]
         return int(self._rng.integers(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.stop))

@@ -1,30 +1,32 @@
 """Hairpins whose legs lie close to each other.
 
-A car that overshoots one lands on its other leg and drives on from there. One track of 150 has such a place: too few
-for a training to meet it often. So training tracks that have one are listed.
+Where two stretches of road lie side by side in the picture, a car may change over to the wrong one and drive it
+backwards. One track of 150 has such a place: too few for a training to meet it often. So training tracks that have
+one are listed.
 """
 
 import numpy as np
 
 from car_racing.track import Track
 
-# The legs are tiles of the road at least LEG_TILES apart along it (of 3.5 units each), and close where their middles
-# are less than CLOSE_LEGS units apart. The road is 13 wide.
+# The legs are tiles at least LEG_TILES apart along the road (of 3.5 units each), so a plain bend has none. They are
+# close where their middles are less than CLOSE_LEGS units apart; the road is 13 wide. Some are the ends of a narrow
+# U-turn, others stay side by side for 20 tiles and more.
 LEG_TILES = 25
 CLOSE_LEGS = 26.0
 
 
 def closest_legs(track: Track) -> tuple[float, int, int]:
-    """Where a road comes closest to itself: the distance in units, and the two tiles, in the order of the lap."""
+    """Where a road comes closest to itself: the distance in units, and the two tiles, the earlier one first."""
     centres = np.array([point[2:4] for point in track])
     distances = np.linalg.norm(centres[:, None] - centres[None], axis=2)
     apart = np.abs(np.subtract.outer(np.arange(len(centres)), np.arange(len(centres))))
     distances[np.minimum(apart, len(centres) - apart) < LEG_TILES] = np.inf
-    entry, exit_ = sorted(divmod(int(distances.argmin()), len(centres)))
-    return float(distances[entry, exit_]), entry, exit_
+    first, second = divmod(int(distances.argmin()), len(centres))
+    return float(distances[first, second]), first, second
 
 
-# The seeds below 1,020,000 of the training tracks with a hairpin whose legs are close; the tests find them again.
+# The seeds below 1,020,000 of the training tracks with close legs. The tests find those of the first 1,000 again.
 # fmt: off
 HAIRPIN_TRACKS = (
     1_000_086, 1_000_241, 1_000_277, 1_000_581, 1_000_719, 1_000_801, 1_000_852, 1_001_026, 1_001_148,

@@ -130,6 +130,7 @@ def is_hopeless(rules: RulesConfig, lap: LapProgress, idle_frames: int) -> bool:
     """Whether the car has been without a new tile for too long, or goes back where it came from.
 
     Both are terminations. If the value of a car at rest were bootstrapped, resting beside the road would cost nothing.
+    To touch the other leg of a hairpin counts as having been there. So a car that comes back from it has gone back.
     """
     is_idle = 0 < rules.max_idle_frames <= idle_frames
     return is_idle or 0 < rules.max_backward_tiles <= lap.n_backward

@@ -37,7 +37,7 @@ TILES_BEFORE_BEND = (20, 60)
 OFFSET_BEFORE_BEND = 4.0
 SPEED_BEFORE_BEND = (20.0, 70.0)
 
-# An episode that begins in the middle of a lap ends this many new tiles further on.
+# An episode that begins in the middle of a lap ends this many new tiles past its place, bend or hairpin.
 TILES_TO_RECOVER = 30
 
 
@@ -151,11 +151,11 @@ def before_bend(track: Track, bend: int, rng: np.random.Generator) -> Placement:
 
 def _before_hairpin(track: Track, rng: np.random.Generator) -> Placement | None:
     """A place on the road before a hairpin with close legs; None where the track has none."""
-    distance, entry, exit_ = closest_legs(track)
+    distance, first, second = closest_legs(track)
     if distance >= CLOSE_LEGS:
         return None
-    place = before_bend(track, entry, rng)
-    return place._replace(tiles_to_go=exit_ - place.tile + TILES_TO_RECOVER)
+    place = before_bend(track, first, rng)
+    return place._replace(tiles_to_go=second - place.tile + TILES_TO_RECOVER)
 
 
 def turns(track: Track) -> NDArray[np.float64]:

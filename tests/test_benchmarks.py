@@ -18,6 +18,7 @@ from benchmarks import (
     hairpin_laps,
     lap_pace,
     sac_update,
+    scoring_cost,
     training_speed,
     worker_scaling,
 )
@@ -314,9 +315,26 @@ def test_a_lap_is_followed_along_the_road():
 
 def test_hairpin_laps_are_on_the_tracks_whose_legs_lie_closest(monkeypatch):
     monkeypatch.setattr(hairpin_laps, "SEEDS", range(5840, 5850))
-    tracks = hairpin_laps.closest(3)
+    tracks = hairpin_laps.closest_tracks(3)
     assert tracks[0] == (pytest.approx(21.46, abs=0.01), 5843)
     assert [distance for distance, _ in tracks] == sorted(distance for distance, _ in tracks)
     assert len(tracks) == 3
     others = [closest_legs(track_of_seed(seed, is_mirrored=False))[0] for seed in range(5840, 5850)]
     assert sorted(others)[:3] == [distance for distance, _ in tracks]
+
+
+def test_the_parts_of_a_scoring_add_up_to_the_whole():
+    table = scoring_cost.parts_of(ROOT / "pretrained" / "ppo_beta", 5)
+    parts = [figure.median for figure in table.figures]
+    assert sum(parts) == pytest.approx(1.0)
+    assert min(parts) > 0.0
+    assert max(parts) == parts[0], "drawing takes the most by far"
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--rounds"])
+def test_a_scoring_of_no_steps_or_rounds_is_refused(flag, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scoring_cost", flag, "0"])
+    with pytest.raises(SystemExit) as exit_:
+        scoring_cost.main()
+    assert exit_.value.code == 2
+    assert f"{flag} must be at least 1, not 0" in capsys.readouterr().err

@@ -150,23 +150,27 @@ def test_a_hairpin_start_is_on_the_road_before_close_legs_and_ends_after_them():
     env = make_env(
         ViewConfig(action_repeat=1), plain_rules(hairpin_start_prob=1.0, mirror_prob=0.5, bootstrap_lap_end=True)
     )
-    leads, tracks = [], set()
+    leads, tracks, directions = [], set(), set()
     for _, info in resets(env, 16, seed=5):
         game = env.unwrapped
         tracks.add(info["track_seed"])
-        distance, entry, exit_ = closest_legs(game.track)
+        directions.add(np.sign(turned_by(game, range(len(game.track) + 1))))
+        distance, first, second = closest_legs(game.track)
         assert distance < CLOSE_LEGS
         start = nearest_tile(game)
-        leads.append(entry - start)
+        leads.append(first - start)
+        env.step(MIDDLE)
+        assert all(wheel.tiles for wheel in game.car.wheels), "it is on the road"
         n_visited = game.tile_visited_count
         terminated = truncated = False
         while not (terminated or truncated):
             game.tile_visited_count += 1
             *_, terminated, truncated, info = env.step(BRAKE)
         assert (terminated, truncated, info["start"]) == (False, True, "hairpin")
-        to_go = min(exit_ - start + TILES_TO_RECOVER, len(game.track) - n_visited)
+        to_go = min(second - start + TILES_TO_RECOVER, len(game.track) - n_visited)
         assert abs(game.tile_visited_count - n_visited - to_go) <= 6
     assert tracks <= set(HAIRPIN_TRACKS)
     assert len(tracks) > 10
+    assert directions == {-1.0, 1.0}
     assert 0 <= min(leads) < 35
     assert 40 < max(leads) <= 61
