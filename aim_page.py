@@ -98,9 +98,12 @@ def serve(options: PageOptions) -> None:
     """Show a repository's runs until Ctrl-C. As `aim up` does, but for the guard.
 
     Raises:
-        SettingError: if Aim cannot bring the repository's database up to date.
+        SettingError: if Aim cannot open the repository, or cannot bring its database up to date.
     """
-    repo = Repo.from_path(str(options.directory))
+    try:
+        repo = Repo.from_path(str(options.directory))
+    except Exception as error:  # whatever Aim's parts raise at files that are no repository's
+        raise SettingError(f"--repo {options.repo}: Aim cannot open its repository ({one_line(str(error))})") from None
     os.environ[AIM_ENV_MODE_KEY] = "prod"
     os.environ[AIM_UI_MOUNTED_REPO_PATH] = repo.path
     if subprocess.run(build_db_upgrade_command(), check=False).returncode:

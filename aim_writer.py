@@ -33,6 +33,8 @@ from PIL import Image as PILImage
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
 
+from car_racing.settings import shown
+
 EXPERIMENT = "CarRacing-v3"
 UNNAMED = "unnamed"
 SERVER_PREFIX = "aim://"
@@ -103,6 +105,9 @@ class AimTracker:
         is_addition: bool = False,
         tags: Sequence[str] = (),
     ) -> None:
+        if run_hash is not None and RUN_HASH.fullmatch(run_hash) is None:
+            log.warning("Aim: %s is no hash of a run; tracking goes on in a new one", shown(run_hash))
+            run_hash = None
         self._run: Any = None
         self._lock: int | None = None
         self._has_warned = False

@@ -39,9 +39,11 @@ def normalize_pixels(obs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def mirrored(obs: torch.Tensor) -> torch.Tensor:
-    """What the agent would see in the mirror image of the game, (..., height, width), but for the grass's pattern.
+    """What the agent would see in the mirror image of the game, (..., height, width), but for two details.
 
     Below the picture, score and speed stay where they are, and the bars of steering and turning point the other way.
+    The details are the grass's pattern, and the four thin bars of the wheels' speeds, where left and right are not
+    swapped: in bends they differ by a few grey levels.
     """
     image = obs.flip(-1)
     strip, mirrored_strip = obs[..., STRIP_ROWS, :], image[..., STRIP_ROWS, :]

@@ -197,7 +197,8 @@ def find_run(path: Path) -> Path:
     """
     try:
         if (path / MANIFEST).is_file():
-            return path.parent
+            # The parent of "." is "." to pathlib.
+            return path.parent if path.name not in ("", "..") else path.resolve().parent
         if not path.exists():
             raise CheckpointError(f"there is no checkpoint at {path}")
     except OSError as error:
@@ -225,7 +226,8 @@ def load(path: Path, with_arrays: bool = True) -> Checkpoint:
         OtherVersionError: if it is of another format version. Of a run, no older one is taken in its place.
         CheckpointError: if there is none, it is damaged, or it was changed after it was written.
     """
-    if find_run(path) != path:
+    find_run(path)
+    if (path / MANIFEST).is_file():
         return _load_one(path, with_arrays)
     passed_over: list[str] = []
     for candidate in _newest_first(path):

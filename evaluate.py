@@ -45,7 +45,7 @@ from process import describe_run, tell_passed_over
 from progress_bar import counted
 from run_history import SCORE_FILE, known_score
 from score_report import text_report, write_json
-from scoring import Actions, Score, drive
+from scoring import Actions, NotFiniteError, Score, drive
 from scoring_pool import score_checkpoints
 from settings import SettingError, fail
 from startup import complain, stdout_failure, unwinding_on_stop
@@ -218,6 +218,8 @@ def run() -> None:
         return
     try:
         scores = scores_of(options, loaded)
+    except NotFiniteError as error:
+        fail(f"--checkpoint: {error}; name another")
     except BrokenProcessPool as error:
         what = f"a worker process could not be started or has died ({error_line(error)})"
         complain(f"{what}; leave it more memory, or use one core: taskset -c 0 python evaluate.py ...")

@@ -23,7 +23,7 @@ def path_from(text: str, flag: str) -> Path:
     """The path that a user means, with `~` expanded.
 
     Raises:
-        SettingError: if it is empty, an address, too long, or holds a control character.
+        SettingError: if it is empty, an address, too long, holds a control character, or may not be looked at.
     """
     _check_text(text, flag, "name a path")
     if is_address(text):
@@ -37,6 +37,12 @@ def path_from(text: str, flag: str) -> Path:
     except OSError as error:
         raise SettingError(f"{flag} {shown(text)}: the working directory is gone ({error.strerror})") from None
     _check_lengths(absolute, text, flag)
+    try:
+        path.stat()
+    except PermissionError:
+        raise SettingError(f"{flag} {shown(text)} is in a directory that may not be entered; name another") from None
+    except OSError:
+        pass  # nothing is there, which may be what the user means
     return path
 
 

@@ -48,7 +48,7 @@ from scoring import ActionDensity, Actions, Policy
 from settings import check_alike, from_saved
 
 AGENT = "ppo"
-# An environment takes 5 MB.
+# At least; 5 MB was measured.
 MIN_ENV_BYTES = 4_000_000
 
 

@@ -62,7 +62,7 @@ class Recipe:
         """The recipe of `as_plain`.
 
         Raises:
-            KeyError, TypeError: if it is none.
+            KeyError, TypeError, ValueError: if it is none.
         """
         return cls(plain["name"], plain["agent"], dict(plain["settings"]), tuple(plain[STAGES]))
 

@@ -173,7 +173,8 @@ class ReplayBuffer:
         n_stacked = len(self._current_ids)
         frame_ids = self._frame_ids[indices]
         before, after = frame_ids[:, :n_stacked], frame_ids[:, n_stacked:]
-        # Both stacks nearly always share their frames in between, so those are fetched once.
+        # The later stack begins n steps after the earlier one, so its first frames are the earlier one's last, and are
+        # fetched once. Just after an episode's start they are not: there a stack repeats its first frame.
         n_shared = max(n_stacked - self.n_step, 0)
         frames = self._fetch(torch.cat([before, after[:, n_shared:]], dim=1))
         n_channels = n_stacked * self._channels

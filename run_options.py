@@ -348,8 +348,16 @@ def _is_whole(meta: dict[str, Any]) -> bool:
         and (isinstance(stages, list) and bool(stages) and all(isinstance(stage, dict) for stage in stages))
         and _is_history(meta)
         and (type(meta.get("stage", 0)) is int and 0 <= meta.get("stage", 0) < len(stages))
-        and (recipe is None or (isinstance(recipe, dict) and {"name", "agent", "settings", "stages"} <= set(recipe)))
+        and (recipe is None or _is_recipe(recipe))
     )
+
+
+def _is_recipe(plain: Any) -> bool:
+    try:
+        Recipe.from_plain(plain)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_history(meta: dict[str, Any]) -> bool:
@@ -378,25 +386,26 @@ def best_of(plain: Any) -> BestScore | None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that `--device` means.
+    """The torch device that `--device` means; a CUDA device has its number, as `torch.cuda.set_device` asks.
 
     Raises:
         SettingError: for a name that torch does not know or a device that this machine does not have.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise SettingError(f"--device {name} is no device; give auto, cpu, cuda or cuda:<number>") from None
     if device.type not in ("cpu", "cuda"):
         raise SettingError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:<number>")
-    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    index = device.index or 0
+    if not 0 <= index < torch.cuda.device_count():
         raise SettingError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use; "
             f"give --device cpu or auto"
         )
-    return device
+    return torch.device("cuda", index)
 
 
 def choose_checkpoint_dir(options: RunOptions, run_name: str) -> Path:

@@ -22,37 +22,30 @@ class RunOptions:
         None,
         "take the settings of this recipe, by its name in recipes/ or its file; flags win",
         check=check_path,
-        may_change=True,
     )
     checkpoint_dir: str | None = setting(
-        None, "directory for this run's checkpoints [checkpoints/<run name>]", check=check_path, may_change=True
+        None, "directory for this run's checkpoints [checkpoints/<run name>]", check=check_path
     )
-    run_name: str | None = setting(
-        None, "the run's name in Aim [agent, seed and time]", check=check_run_name, may_change=True
-    )
-    device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1", may_change=True)
+    run_name: str | None = setting(None, "the run's name in Aim [agent, seed and time]", check=check_run_name)
+    device: str = setting("auto", "auto takes CUDA where there is one; or cpu, cuda, cuda:1")
     resume: str | None = setting(
         None,
         "go on from this checkpoint, or from the newest in this checkpoint directory",
         check=check_path,
-        may_change=True,
     )
-    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1, may_change=True)
+    eval_freq: int = setting(25_000, "steps between two evaluations", minimum=1)
     eval_tracks: int = setting(
         8, "validation tracks that an evaluation drives", minimum=1, maximum=len(VALIDATION_TRACKS)
     )
-    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1, may_change=True)
+    checkpoint_freq: int = setting(25_000, "steps between two checkpoints", minimum=1)
     score: bool = setting(
         False,
         "at the end, score the best on the 100 unseen tracks and film it: score.json, drive.mp4 among the checkpoints",
-        may_change=True,
     )
-    aim_repo: str = setting(
-        ".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo, may_change=True
-    )
-    aim: bool = setting(True, "track this run in Aim", may_change=True)
-    tags: tuple[str, ...] = setting((), "words by which Aim finds the run", check=check_tag, may_change=True)
-    pictures: bool = setting(True, "track pictures of every evaluation's driving in Aim", may_change=True)
+    aim_repo: str = setting(".", "directory of the Aim repository, or aim://host:port", check=check_aim_repo)
+    aim: bool = setting(True, "track this run in Aim")
+    tags: tuple[str, ...] = setting((), "words by which Aim finds the run", check=check_tag)
+    pictures: bool = setting(True, "track pictures of every evaluation's driving in Aim")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -60,6 +53,9 @@ class RunOptions:
 
 # The options that a recipe may set too: they belong to how a training goes, not to where it is kept.
 RECIPE_OPTIONS = ("eval_freq", "eval_tracks", "checkpoint_freq")
+
+# What a checkpoint does not say of its run: a command that resumes it has to say it again.
+NOT_IN_CHECKPOINTS = ("device", "score", "aim_repo", "aim", "pictures")
 
 # What a person looks for first in --help.
 MOST_USED = ("total_steps", "total_timesteps", "seed", "recipe", "run_name", "checkpoint_dir", "resume", "score", "aim")

@@ -13,6 +13,9 @@ from runs_options import RunsOptions, parsed_flags
 if __name__ == "__main__":
     parsed_flags(__doc__ or "")  # a mistake is answered before the imports below, which take seconds
 
+import contextlib
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +77,15 @@ def find_runs(directory: Path) -> list[Run]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of the files below a directory. Links are not followed."""
-    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    """Bytes of the files below a directory. Links are not followed, and files that go meanwhile do not count."""
+    size = 0
+    # Unlike pathlib's walk, this one passes over directories that a training removes while it looks.
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = (Path(directory) / name).lstat()
+                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return size
 
 
 def row_of(run: Run) -> tuple[str, ...]:
@@ -110,7 +120,7 @@ def prune(runs: Sequence[Run], options: RunsOptions) -> None:
         return
     size = in_bytes(sum(map(size_of, paths)))
     question = f"Remove {len(paths)} checkpoints, {size}? The best and the newest {options.keep} of a run stay. [y/N] "
-    if not options.yes and input(question).strip().lower() not in ("y", "yes"):
+    if not options.yes and not _is_confirmed(question):
         print("Nothing was removed.", flush=True)
         return
     for directory, steps in old.items():
@@ -122,6 +132,14 @@ def prune(runs: Sequence[Run], options: RunsOptions) -> None:
             complain(f"{from_here(directory)} is in training; it was left alone")
     left = sum(path.exists() for path in paths)
     print(f"Removed {len(paths) - left} checkpoints.", flush=True)
+
+
+def _is_confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D, or no terminal
+        print(flush=True)
+        return False
 
 
 def main() -> None:

@@ -146,6 +146,7 @@ class Critic(TwinQ):
     """Two Q-functions, and the encoder of what they see; it learns from them alone."""
 
     def __init__(self, obs_shape: tuple[int, int, int], config: SACConfig) -> None:
+        # Before the Qs: the order in which the first weights are drawn decides what a seed stands for.
         encoder = Encoder(obs_shape, ENCODERS[config.encoder], config.feature_dim)
         super().__init__(config)
         self.encoder = encoder
@@ -253,7 +254,10 @@ class SACAgent:
         return self.log_alpha.exp()
 
     def act(self, obs: Frame, deterministic: bool = False) -> NDArray[np.float32]:
-        """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width)."""
+        """An action, float32 (action_dim,) in [-1, 1], for an observation, uint8 (channels, height, width).
+
+        The deterministic one is that of the policy that is scored. Others are drawn from the latest one, to train it.
+        """
         with torch.no_grad():
             if deterministic:
                 action = torch.tanh(self.distribution(obs)[0])
@@ -518,9 +522,21 @@ def with_current_names(state: dict[str, Any]) -> dict[str, Any]:
     return {FORMER_NAMES.get(name, name): value for name, value in state.items()}
 
 
-def policy_of(agent: SACAgent, deterministic: bool = True) -> Policy:
-    """The agent as a policy for scoring: its action for one observation, deterministic (tanh of the mean) or drawn."""
-    return lambda obs: agent.act(obs, deterministic)
+def policy_of(agent: SACAgent) -> Policy:
+    """The agent as a policy for scoring: for one observation the tanh of the mean."""
+    return lambda obs: agent.act(obs, deterministic=True)
+
+
+def sampled_policy_of(agent: SACAgent) -> Policy:
+    """The agent as a policy that draws from the distribution that is scored, by torch's global generator."""
+
+    @torch.no_grad()
+    def policy(obs: Frame) -> NDArray[np.float32]:
+        mean, log_std = agent.distribution(obs)
+        noise = torch.randn(mean.shape, dtype=mean.dtype).to(mean.device)
+        return torch.tanh(mean + noise * log_std.exp())[0].cpu().numpy().astype(np.float32)
+
+    return policy
 
 
 def initial_agent(config: SACConfig, checkpoint: Checkpoint) -> SACAgent:
@@ -606,5 +622,4 @@ def load_policy(
     if actions == "mode":
         raise SettingError(f"--actions mode is a Beta policy's, and {checkpoint.path} holds a SAC agent; take mean")
     agent = load_agent(checkpoint, device)
-    agent.generator = torch.default_generator
-    return policy_of(agent, deterministic=actions != "sampled"), agent.config.view
+    return (sampled_policy_of(agent) if actions == "sampled" else policy_of(agent)), agent.config.view

@@ -1,6 +1,8 @@
 """Scores for people to read and for files: intervals, paired differences, tables, JSON."""
 
 import json
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,16 +27,19 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Bootstrap confidence interval of the mean (BCa: Efron, "Better Bootstrap Confidence Intervals", 1987).
 
     The resampling has a fixed seed, so the same values give the same interval. None for fewer than `MIN_FOR_INTERVAL`
-    values, and where all are equal.
+    values, and where all are equal, or equal but for rounding.
     """
     if len(values) < MIN_FOR_INTERVAL or len(set(values)) < 2:
         return None
     from scipy.stats import bootstrap  # a second, which the workers of a scoring need not pay
 
-    interval = bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    with warnings.catch_warnings(action="ignore"):
+        interval = bootstrap(
+            (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=10_000, rng=np.random.default_rng(0)
+        ).confidence_interval
+    # Where values differ by rounding alone, BCa's correction divides by nothing.
+    is_known = math.isfinite(interval.low) and math.isfinite(interval.high)
+    return (float(interval.low), float(interval.high)) if is_known else None
 
 
 def return_interval(score: Score) -> tuple[float, float] | None:

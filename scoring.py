@@ -24,6 +24,10 @@ ActionDensity = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.fl
 Actions = Literal["mean", "mode", "sampled"]
 
 
+class NotFiniteError(RuntimeError):
+    """A policy or a training has run into numbers that are not finite."""
+
+
 @dataclass(frozen=True)
 class TrackResult:
     """The result of one episode on one track.
@@ -129,11 +133,17 @@ def drive(
         env: from `make_env(view)` or `make_stock_env(view)`, without training rules.
         track: the track's seed.
         look: called with every observation, the first and the last ones too.
+
+    Raises:
+        NotFiniteError: if an action is not finite. Parameters that are all finite can still be so large that it is not.
     """
     obs, _ = env.reset(seed=track)
     look(obs)
     while True:
-        obs, _, terminated, truncated, info = env.step(policy(obs))
+        action = policy(obs)
+        if not np.isfinite(action).all():
+            raise NotFiniteError(f"the policy's action on track {track} is {action.tolist()}, which is not finite")
+        obs, _, terminated, truncated, info = env.step(action)
         look(obs)
         if terminated or truncated:
             episode = info["episode"]

@@ -250,9 +250,11 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr and exit code 2, without the usage in front."""
 
     def __init__(self, description: str, arguments: str = "") -> None:
-        """Args:
-        description: a script's docstring, shown as it is.
-        arguments: what the usage names besides flags.
+        """A parser without flags yet.
+
+        Args:
+            description: a script's docstring, shown as it is.
+            arguments: what the usage names besides flags.
         """
         # Wide enough that a short help stands beside `--x, --no-x`.
         formatter = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=40)

@@ -34,6 +34,7 @@ from car_racing import make_env
 from car_racing.episode_statistics import summaries
 from checkpoint import Checkpoint
 from paths import path_from
+from process import tell_passed_over
 from run_options import AgentSpec, Job, Stage
 from sac_drq import (
     AGENT,
@@ -99,6 +100,9 @@ class Training:
             self.agent.start_from(predecessor)
         self.env = make_env(self.config.view, self.config.rules)
         self.obs, _ = self.env.reset(seed=stage.seed)
+        if stage.steps <= self.config.learning_starts:
+            few = f"{stage.steps:,} steps are no more than --learning-starts {self.config.learning_starts:,}"
+            run.bar.say(f"Nothing is learnt: {few}")
         self.replay.start_episode(self.obs)
         run.resume(self._restore)
         self._is_measured = False
@@ -231,7 +235,9 @@ def train(job: Job) -> int:
     config: SACConfig = job.stages[0].config
     agent = None
     if config.start_from is not None and job.resumed is None:
-        agent = initial_agent(config, checkpoint.load(path_from(config.start_from, "--start-from"), with_arrays=False))
+        loaded = checkpoint.load(path_from(config.start_from, "--start-from"), with_arrays=False)
+        tell_passed_over(loaded)
+        agent = initial_agent(config, loaded)
     n_episodes = job.resumed_meta.get("episodes", 0)
     with TrainingRun.open(job) as run:
         if run.device.type == "cpu" and config.encoder == "drq":

@@ -44,7 +44,7 @@ from ppo import (
     restore,
     size_in_words,
 )
-from process import capture_generators, restore_generators
+from process import capture_generators, restore_generators, tell_passed_over
 from run_options import AgentSpec, Job, Stage
 from training_run import DivergedError, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
 
@@ -87,7 +87,9 @@ def train(job: Job) -> int:
     networks = None
     if config.start_from is not None and job.resumed is None:
         start_from = path_from(config.start_from, "--start-from")
-        networks = initial_networks(config, checkpoint.load(start_from, with_arrays=False))
+        loaded = checkpoint.load(start_from, with_arrays=False)
+        tell_passed_over(loaded)
+        networks = initial_networks(config, loaded)
     n_episodes = job.resumed_meta.get("episodes", 0)
     with TrainingRun.open(job) as run:
         for stage in run.stages_to_go():
@@ -121,6 +123,8 @@ def train_stage(
         _learn(run, stage, model, loop)
     finally:
         env.close()
+    if run.stop.received is not None:
+        loop.save_snapshot()  # of a stop that came while the environments were closed
     return model.policy.state_dict(), loop.episodes.n_episodes
 
 

@@ -26,7 +26,7 @@ from car_racing.vec_env import WorkerDiedError
 from checkpoint import Checkpoint, CheckpointError, error_line
 from driving_pictures import Trajectory, animation, caption, record, track_map
 from film import check_ffmpeg
-from paths import is_server
+from paths import is_server, path_from
 from process import (
     StopSignal,
     keep_freed_memory,
@@ -41,9 +41,9 @@ from progress_bar import ProgressBar
 from progress_file import Progress, write_progress
 from run_history import SCORE_FILE, Evaluation, evaluations_of
 from run_options import AgentSpec, BestScore, Job, Stage, best_of, prepare, resolve_device
-from run_settings import RECIPE_OPTIONS
-from scoring import Policy, Score, TrackResult, drive, score
-from settings import SettingError, fail
+from run_settings import NOT_IN_CHECKPOINTS, RECIPE_OPTIONS, RunOptions
+from scoring import NotFiniteError, Policy, Score, TrackResult, drive, score
+from settings import SettingError, as_flags, fail
 from startup import complain, heard_signals, one_line
 from tracks import VALIDATION_TRACKS
 
@@ -107,17 +107,21 @@ def fitting_in_memory(mend: str) -> Iterator[None]:
 
     Raises:
         SettingError: if it is, with `mend` as the way out.
+        torch.OutOfMemoryError: with the same, for a GPU's memory. Another process may hold it just now, so it is no
+            mistake of the user's, and a sweep tries again.
     """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        line = f"the agent does not fit in the GPU's free memory ({error_line(error)}); {mend}"
+        raise torch.OutOfMemoryError(line) from None
     except (MemoryError, RuntimeError) as error:
-        is_too_large = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
-        if not is_too_large:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
         raise SettingError(f"the agent does not fit in memory ({error_line(error)}); {mend}") from None
 
 
-class DivergedError(RuntimeError):
+class DivergedError(NotFiniteError):
     """Training has run into numbers that are not finite."""
 
 
@@ -185,6 +189,10 @@ class TrainingRun:
             if job.resumed is None and checkpoint.holds_run(job.directory):
                 # Since it was looked at, another training has been there.
                 raise SettingError(f"--checkpoint-dir {job.directory} holds a run by now; name another")
+            if _has_gone_on(job):
+                raise SettingError(
+                    f"--resume {job.options.resume} has gone on since it was read; give the command again"
+                )
             steps = job.resumed_meta.get("steps", 0)
             with ProgressBar(
                 job.total_steps, steps, job.frames_at, _headline(job, device), job.evaluations_after
@@ -372,7 +380,7 @@ class TrainingRun:
         lines = [
             f"{'Stopped' if is_stopped else 'Trained'} at {steps:,} steps "
             f"({self.job.frames_at(steps):,} frames) after {minutes:.1f} minutes.",
-            f"Last evaluation: {self.evaluator.latest or 'none yet'}",
+            f"Last evaluation: {self._last_evaluation()}",
             "Best evaluation: none yet" if best is None else f"Best evaluation: {best.mean:.1f} at step {best.step:,}",
             f"Checkpoint:      {latest or 'none yet'}" + ("" if best is None else f" (best: {best_path})"),
             f"Aim run:         {run_hash} in {repo}" if run_hash else "Aim run:         none",
@@ -384,8 +392,36 @@ class TrainingRun:
         if run_hash and not is_server(repo):
             lines.append(f"Watch it:        {show_command(Path(repo))}")
         if is_stopped and checkpoint.holds_run(self.job.directory):
-            lines.append(f"Go on:           {shell_command(self.job.spec.script, '--resume', self.job.directory)}")
+            lines.append(f"Go on:           {shell_command(self.job.spec.script, *_resuming_flags(self.job))}")
         return "\n".join(lines)
+
+    def _last_evaluation(self) -> str:
+        if self.evaluator.latest is not None:
+            return str(self.evaluator.latest)
+        if not self._evaluations:
+            return "none yet"
+        # Made before the run was resumed.
+        last = self._evaluations[-1]
+        return f"{last.mean_return:.1f} at step {last.step:,}"
+
+
+def _has_gone_on(job: Job) -> bool:
+    """Whether a run that is resumed from its newest checkpoint has got a newer one since that was read."""
+    if job.resumed is None or job.options.resume is None or job.resumed.passed_over:
+        return False
+    run = path_from(job.options.resume, "--resume")
+    if (run / checkpoint.MANIFEST).is_file():  # a certain checkpoint was asked for
+        return False
+    steps = checkpoint.whole_steps(run)
+    return bool(steps) and steps[0] != job.resumed.path
+
+
+def _resuming_flags(job: Job) -> list[str | Path]:
+    """The command line's words that resume a run as it was run."""
+    defaults = RunOptions()
+    given = {name: getattr(job.options, name) for name in NOT_IN_CHECKPOINTS}
+    others = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+    return ["--resume", job.directory, *as_flags(RunOptions, others)]
 
 
 def _headline(job: Job, device: torch.device) -> str:
@@ -418,11 +454,12 @@ def run_script(spec: AgentSpec, description: str, train: Callable[[Job], int]) -
         complain(str(error))
         leave(2)
     except RuntimeError as error:
-        is_known = isinstance(error, WorkerDiedError | DivergedError | torch.AcceleratorError | torch.OutOfMemoryError)
+        is_known = isinstance(error, WorkerDiedError | NotFiniteError | torch.AcceleratorError | torch.OutOfMemoryError)
         # cuBLAS and cuDNN report a lost GPU as plain RuntimeErrors.
         if not is_known and not any(word in str(error) for word in ("CUDA error", "cuDNN error", "CUBLAS")):
             raise
-        way_on = f"; go on with --resume {quoted(job.directory)}" if checkpoint.holds_run(job.directory) else ""
+        flags = " ".join(map(quoted, _resuming_flags(job)))
+        way_on = f"; go on with {flags}" if checkpoint.holds_run(job.directory) else ""
         complain(f"{str(error).splitlines()[0]}{way_on}")
         leave(1)
 

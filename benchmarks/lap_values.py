@@ -15,15 +15,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
 from benchmarks.findings import Figure, Table, benchmark_parser, tell
-from car_racing import MAX_EPISODE_FRAMES, ViewConfig, make_env
+from car_racing import ViewConfig, make_env
 from policies import load_policy
 from ppo import load_networks
 from settings import fail
 from tracks import DEVELOPMENT_TRACKS
 
 
-def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float]:
-    """The critic's value of every observation of an episode driven by the deterministic action."""
+def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -> list[float] | None:
+    """The critic's value of every observation of a lap driven by the deterministic action; None if not finished."""
     env = make_env(view)
     obs, _ = env.reset(seed=track)
     values: list[float] = []
@@ -31,9 +31,9 @@ def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -
         with torch.no_grad():
             values.append(float(networks.predict_values(networks.obs_to_tensor(obs)[0])))
         action, _ = networks.predict(obs, deterministic=True)
-        obs, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, info = env.step(action)
         if terminated or truncated:
-            return values
+            return values if info["episode"]["lap_finished"] else None
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     except checkpoint.CheckpointError as error:
         fail(f"--checkpoint: {error}")
     laps = [values_of_a_lap(networks, view, track) for track in DEVELOPMENT_TRACKS[: options.tracks]]
-    finished = [lap for lap in laps if len(lap) * view.action_repeat < MAX_EPISODE_FRAMES]
+    finished = [lap for lap in laps if lap is not None]
     if not finished:
         fail(f"--checkpoint {options.checkpoint}: its policy finished no lap of {options.tracks}; give a better one")
     tenths = np.mean([[np.mean(tenth) for tenth in np.array_split(lap, 10)] for lap in finished], axis=0)

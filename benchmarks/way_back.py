@@ -22,7 +22,7 @@ def frames_until_back(policy: Policy, env: AgentView, track: int) -> float:
     env.reset(seed=track)
     game = game_of(env)
     place = find_placement("lost", game.track, np.random.default_rng(track))
-    assert place is not None  # Only a bend may be missing on a track.
+    assert place is not None  # Only a bend or a hairpin may be missing on a track.
     put_car(game, place)
     obs = env.refresh_observation()
     n_tiles, frames = tiles_visited(env), 0

@@ -32,9 +32,9 @@ class TrainingEpisodes(gym.Wrapper):
 
     `reset(seed=s)` seeds the sequence of episodes rather than naming a track. Each reset then draws how the next one
     begins: with the probabilities of the rules at a lap's start, lost beside the road, before a sharp bend, before a
-    hairpin whose legs lie close (on one of the `HAIRPIN_TRACKS`), or before an earlier mistake (a retry). A lap whose
-    tiles are all judged ends, finished or not. An episode that begins in the middle of a lap ends as a truncation
-    `TILES_TO_RECOVER` new tiles past its place, the bend, or the hairpin's second leg.
+    hairpin whose legs lie close (on one of the `HAIRPIN_TRACKS`), or before an earlier mistake (a retry). An episode
+    that begins in the middle of a lap ends as a truncation `TILES_TO_RECOVER` new tiles past its place, the bend, or
+    the hairpin's second leg.
 
     A retry plays the earlier episode again up to shortly before the mistake, so the car comes at the same place at the
     same speed. One that goes wrong is remembered by its own mistake, to be tried again. (Going back to a state and

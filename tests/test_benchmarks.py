@@ -323,12 +323,11 @@ def test_hairpin_laps_are_on_the_tracks_whose_legs_lie_closest(monkeypatch):
     assert sorted(others)[:3] == [distance for distance, _ in tracks]
 
 
-def test_the_parts_of_a_scoring_add_up_to_the_whole():
+def test_the_parts_of_a_scoring_are_fractions_of_the_whole():
     table = scoring_cost.parts_of(ROOT / "pretrained" / "ppo_beta", 5)
     parts = [figure.median for figure in table.figures]
     assert sum(parts) == pytest.approx(1.0)
     assert min(parts) > 0.0
-    assert max(parts) == parts[0], "drawing takes the most by far"
 
 
 @pytest.mark.parametrize("flag", ["--steps", "--rounds"])

@@ -117,6 +117,18 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["best", "step_000000002"]
 
 
+def test_a_checkpoint_is_found_from_inside_it(tmp_path, monkeypatch):
+    path = checkpoint.save_step(tmp_path / "run", 7, {"steps": 7}, {})
+    monkeypatch.chdir(path)
+    assert checkpoint.load(Path()).meta["steps"] == 7
+    assert checkpoint.find_run(Path()) == tmp_path / "run"
+    (path / "below").mkdir()
+    monkeypatch.chdir(path / "below")
+    assert checkpoint.find_run(Path("..")) == tmp_path / "run"
+    monkeypatch.chdir(tmp_path / "run")
+    assert checkpoint.load(Path()).meta["steps"] == 7
+
+
 def test_nothing_there_is_said_plainly(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         checkpoint.load(tmp_path / "absent")

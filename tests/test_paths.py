@@ -113,10 +113,28 @@ def test_a_working_directory_that_is_gone_is_said(here, monkeypatch):
     monkeypatch.chdir(here)
 
 
-@pytest.mark.parametrize("text", ["aim://127.0.0.1:53800", "aim://[::1]:1", "aim://host:65535/", "aim", "~/aim"])
-def test_a_server_and_a_directory_are_aim_repositories(text):
+def test_a_directory_that_may_not_be_entered_is_said(here, monkeypatch):
+    def stat(self, **_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(SettingError, match="--x there/x is in a directory that may not be entered; name another"):
+        path_from("there/x", "--x")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_server"),
+    [
+        ("aim://127.0.0.1:53800", True),
+        ("aim://[::1]:1", True),
+        ("aim://host:65535/", True),
+        ("aim", False),
+        ("~/aim", False),
+    ],
+)
+def test_a_server_and_a_directory_are_aim_repositories(text, is_server):
     check_aim_repo(text, "--aim-repo")
-    assert paths.is_server(text) == text.startswith("aim:")
+    assert paths.is_server(text) == is_server
 
 
 @pytest.mark.parametrize(

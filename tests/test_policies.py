@@ -130,8 +130,13 @@ def test_the_pretrained_policies_drive(name):
 
 @pytest.mark.parametrize(
     ("agent", "config"),
-    [("ppo", SMALL_PPO), ("ppo", replace(SMALL_PPO, use_gaussian=True)), ("sac", replace(SMALL_SAC, ema_tau=1.0))],
-    ids=["Beta", "Gaussian", "SAC"],
+    [
+        ("ppo", SMALL_PPO),
+        ("ppo", replace(SMALL_PPO, use_gaussian=True)),
+        ("sac", replace(SMALL_SAC, ema_tau=1.0)),
+        ("sac", SMALL_SAC),
+    ],
+    ids=["Beta", "Gaussian", "SAC", "SAC, running mean"],
 )
 def test_the_density_is_that_of_the_drawn_actions(tmp_path, agent, config):
     path = SAVERS[agent][0](tmp_path, "policy", config)

@@ -78,8 +78,11 @@ def test_devices_are_resolved_or_refused(monkeypatch):
         resolve_device("meta")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device("auto") == torch.device("cuda")
-    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    for name, index in (("auto", 0), ("cuda", 0), ("cuda:1", 1)):
+        device = resolve_device(name)
+        assert device == torch.device("cuda", index)
+        # A training makes its device the current one, and torch takes none without a number for that.
+        assert torch.cuda._utils._get_device_index(device) == index
     with pytest.raises(SettingError, match="this machine has 2"):
         resolve_device("cuda:2")
 

@@ -55,6 +55,34 @@ def run_script(monkeypatch, *flags, answer=None):
     runs.main()
 
 
+def test_ctrl_d_at_the_question_removes_nothing(here, monkeypatch, capsys):
+    def ask(question):
+        raise EOFError
+
+    monkeypatch.setattr("sys.argv", ["runs.py", "--prune", "--keep", "1"])
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", ask)
+    runs.main()
+    assert "Nothing was removed." in capsys.readouterr().out
+    assert len(steps_in(here / "checkpoints" / "a")) == 3
+
+
+def test_what_a_training_removes_meanwhile_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "stays").write_bytes(b"12345")
+    (tmp_path / "goes").mkdir()
+    (tmp_path / "goes" / "file").write_bytes(b"123")
+    real = runs.os.walk
+
+    def walk(path):
+        for found in real(path):
+            if found[0].endswith("goes"):
+                (tmp_path / "goes" / "file").unlink()
+            yield found
+
+    monkeypatch.setattr(runs.os, "walk", walk)
+    assert runs.size_of(tmp_path) == 5
+
+
 def steps_in(directory):
     return sorted(path.name for path in directory.iterdir() if path.name.startswith("step_"))
 

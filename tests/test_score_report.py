@@ -39,6 +39,11 @@ def test_few_values_and_equal_ones_have_no_interval(values):
     assert "interval" not in text_report([loaded("x")], [score_of(*values)])
 
 
+def test_values_that_differ_by_rounding_alone_have_no_interval(recwarn):
+    assert confidence_interval([900.0, 900.0000000000001, *[900.0] * 8]) is None
+    assert not recwarn.list
+
+
 def test_a_difference_is_paired():
     difference = Difference.between(score_of(10.0, 20.0, 33.0, 6.0, 7.0), score_of(9.0, 21.0, 30.0, 5.0, 6.0))
     assert difference.mean == pytest.approx(1.0)

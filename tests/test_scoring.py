@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from car_racing import TRAINING_TRACK_SEEDS, ViewConfig, make_env, make_stock_env
-from scoring import Score, TrackResult, drive, score
+from scoring import NotFiniteError, Score, TrackResult, drive, score
 from tracks import DEVELOPMENT_TRACKS, SCORING_TRACKS, VALIDATION_TRACKS
 
 
@@ -84,6 +84,11 @@ def test_the_fast_and_the_stock_environment_score_the_same():
     assert ours.results[:1] == score(straight_on, make_stock_env(VIEW), [36]).results
     assert ours.results[0] != ours.results[1]
     assert ours.results[0].frames < 200
+
+
+def test_an_action_that_is_not_finite_is_an_error():
+    with pytest.raises(NotFiniteError, match=r"action on track 3 is \[0.0, nan, 0.0\], which is not finite"):
+        drive(lambda obs: np.array([0.0, np.nan, 0.0], np.float32), make_env(), 3)
 
 
 def test_a_stopped_scoring_has_no_score():

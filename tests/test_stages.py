@@ -10,6 +10,7 @@ from stable_baselines3 import PPO
 
 import checkpoint
 import train
+from car_racing.vec_env import CarRacingVecEnv
 from policies import load_policy
 from ppo_config import PPOConfig
 from sac_config import SACConfig
@@ -18,6 +19,7 @@ from tests.soak.runs import Finished
 from tests.trainings import (
     MODULES,
     SCRIPTS,
+    ask_for_a_stop,
     prepared,
     resume,
     spec_of,
@@ -120,6 +122,23 @@ def test_a_stop_and_a_resume_leave_the_run_as_it_is_to_the_last_bit(undisturbed,
         monkeypatch.chdir(tmp_path)
         assert resume(script, "run", "--device", "cpu") == 0
     assert not expected.differences(Finished.read(tmp_path))
+
+
+def test_a_stop_between_two_stages_of_ppo_loses_nothing(tmp_path, monkeypatch):
+    script, real = "train_ppo.py", CarRacingVecEnv.close
+
+    def close(self):
+        real(self)
+        ask_for_a_stop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CarRacingVecEnv, "close", close)
+        assert train_in_stages(script, tmp_path, patch) == 143
+    meta = checkpoint.load(tmp_path / "run").meta
+    assert (meta["stage"], meta["steps"]) == (0, END)
+    monkeypatch.chdir(tmp_path)
+    assert resume(script, "run", "--device", "cpu") == 0
+    assert checkpoint.load(tmp_path / "run").meta["steps"] == TOTAL_STEPS
 
 
 def watch_learning(script, monkeypatch):

@@ -230,3 +230,10 @@ def test_a_stop_at_a_checkpoint_saves_it_once(here, monkeypatch):
     stop_in_step(monkeypatch, 32)
     assert train_small(SCRIPT, 64, "--checkpoint-freq", 32, "--no-aim") == 143
     assert saved == [32]
+
+
+def test_so_few_steps_that_none_is_learnt_from_are_said(capsys):
+    assert train_small(SCRIPT, 20, "--no-aim", "--learning-starts", 20) == 0
+    assert "Nothing is learnt: 20 steps are no more than --learning-starts 20" in capsys.readouterr().err
+    assert train_small(SCRIPT, 21, "--no-aim", "--learning-starts", 20, "--run-name", "more") == 0
+    assert "Nothing is learnt" not in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_a_dead_worker_ends_the_run_in_one_line_with_what_was_learnt_saved(here,
 
     assert with_a_worker_that_dies(monkeypatch, die) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.endswith("died with exit code -9; go on with --resume run")
+    assert message.endswith("died with exit code -9; go on with --resume run --device=cpu")
     meta = checkpoint.load(here / "run").meta
     assert meta["steps"] == 64, "the last moment at which every environment was whole"
     assert read_closed(here, meta["aim_run"])["status"] == "failed"

@@ -1,5 +1,6 @@
 """What a training has around it: evaluations, the best, what is due when, memory."""
 
+import shutil
 import signal
 import sys
 
@@ -15,6 +16,7 @@ from process import StopSignal
 from run_options import BestScore
 from scoring import Score, TrackResult, score
 from settings import SettingError
+from tests.helpers import TOTAL
 from tests.trainings import SCRIPTS, prepared
 from tracks import VALIDATION_TRACKS
 from training_run import Evaluator, TrainingRun, evaluation_metrics, fitting_in_memory, run_script
@@ -26,6 +28,14 @@ def test_a_stop_does_not_wait_for_the_end_of_an_evaluation():
     evaluator = Evaluator(make_env(), 100, None, latest_step=3)
     assert evaluator.evaluate(lambda obs: 1 / 0, 5, stop) is None
     assert (evaluator.latest, evaluator.latest_step) == (None, 3)
+
+
+def test_a_gpu_without_room_just_now_is_no_mistake_of_the_users():
+    refused = pytest.raises(torch.OutOfMemoryError, match=r"does not fit in the GPU's free memory .*; give a smaller")
+    with refused, fitting_in_memory("give a smaller one"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(RuntimeError, match="illegal memory access"), fitting_in_memory("give a smaller one"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("can't allocate memory: 99 bytes")])
@@ -131,6 +141,21 @@ def test_a_directory_that_another_training_has_taken_since_is_refused(tmp_path, 
     checkpoint.save_step(tmp_path / "run", 7, {}, {})
     with pytest.raises(SettingError, match="--checkpoint-dir run holds a run by now"), TrainingRun.open(job):
         pass
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_run_that_has_gone_on_since_it_was_read_is_refused(whole_run, tmp_path, monkeypatch, script):
+    shutil.copytree(whole_run(script)[0] / "checkpoints" / "small", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--no-aim", TOTAL[script], 10_000)
+    newest, *older = checkpoint.whole_steps(tmp_path / "run")
+    aside = newest.rename(tmp_path / "aside")
+    whole, certain = prepared(script, "--resume", "run", *flags), prepared(script, "--resume", older[0], *flags)
+    aside.rename(newest)
+    with pytest.raises(SettingError, match="--resume run has gone on since it was read; give"), TrainingRun.open(whole):
+        pass
+    with TrainingRun.open(certain) as run:
+        assert run.saved_at == whole.resumed_meta["steps"]
 
 
 def test_a_resumed_run_begins_where_it_was(whole_run, tmp_path, monkeypatch):

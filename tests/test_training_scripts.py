@@ -38,7 +38,7 @@ from tests.helpers import (
     rewrite_manifest,
     start,
 )
-from tests.trainings import FLAGS, SCRIPTS, exit_code_of, prepared, resume, spec_of, stop_in_step, train_small
+from tests.trainings import FLAGS, MODULES, SCRIPTS, exit_code_of, prepared, resume, spec_of, stop_in_step, train_small
 from training_run import Evaluator
 
 SAC_METRICS = ("critic_loss", "q1_mean", "q2_mean", "actor_loss", "alpha_loss", "entropy", "alpha", "replay_fill")
@@ -226,13 +226,20 @@ def poison(script, monkeypatch):
         monkeypatch.setattr(ppo.PPO, "train", learn)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_taken_where_there_is_one(here, capsys, script):
+    flags = [*FLAGS[script], "--device", "auto", TOTAL[script], 64, "--eval-tracks", 1, "--no-aim"]
+    assert MODULES[script].train(prepared(script, *flags)) == 0
+    assert "no GPU in use" not in capsys.readouterr().err
+
+
 def test_numbers_that_are_no_longer_finite_end_the_run_before_they_are_saved(here, monkeypatch, capsys, script):
     poison(script, monkeypatch)
     flags = [*FLAGS[script], "--checkpoint-freq", 32, "--checkpoint-dir", "run", "--no-aim", TOTAL[script], 400]
     assert exit_code_of(script, monkeypatch, *flags) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert re.match(rf"{script}: the \w+'s \w+ are no longer finite (at|after) step \d+; a smaller", message)
-    assert message.endswith("go on with --resume run")
+    assert message.endswith("go on with --resume run --device=cpu --no-aim")
     assert checkpoint.load(here / "run").meta["steps"] == 64
     load_policy(checkpoint.load(here / "run"))
 

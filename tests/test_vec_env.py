@@ -134,7 +134,9 @@ def test_a_stop_signal_reaches_no_worker(vec_env):
     env.reset()
     for number in STOP_SIGNALS:
         env._workers[0].process.send_signal(number)
-    env.step(np.stack([GAS, GAS]))
+    for _ in range(3):
+        env.step(np.stack([GAS, GAS]))
+    assert env._workers[0].process.poll() is None
 
 
 def test_a_dead_worker_is_an_error_not_a_hang(vec_env):
