@@ -20,7 +20,7 @@ import ppo
 from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
 from benchmarks.sac_update import DRQ
 from ppo_config import PPOConfig
-from process import capture_generators
+from process import capture_generators, mistakes_in_one_line
 from run_options import resolve_device
 from run_settings import RunOptions
 from sac_config import SACConfig
@@ -101,4 +101,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

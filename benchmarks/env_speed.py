@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.findings import benchmark_parser, compared, tell
+from benchmarks.findings import benchmark_parser, compared, count, tell
 
 # A contender steps about so many frames and returns frames a second.
 Contender = Callable[[int], float]
@@ -180,8 +180,8 @@ def measure(name: str, cores: int, n_frames: int) -> float | None:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--frames", type=int, default=10_000, help="frames that the fast contenders drive in a round")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument("--frames", type=count, default=10_000, help="frames that the fast contenders drive in a round")
+    parser.add_argument("--rounds", type=count, default=5, help="turns of each contender")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     all_cores = len(os.sched_getaffinity(0))

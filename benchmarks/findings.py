@@ -77,6 +77,14 @@ def compared(
     return Table(title, figures, note)
 
 
+def count(text: str) -> int:
+    """A flag's value that counts something: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
 def benchmark_parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for a benchmark's flags, with the one that all have."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

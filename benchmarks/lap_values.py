@@ -14,7 +14,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import checkpoint
-from benchmarks.findings import Figure, Table, benchmark_parser, tell
+from benchmarks.findings import Figure, Table, benchmark_parser, count, tell
 from car_racing import ViewConfig, make_env
 from policies import load_policy
 from ppo import load_networks
@@ -39,7 +39,7 @@ def values_of_a_lap(networks: ActorCriticPolicy, view: ViewConfig, track: int) -
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tracks", type=int, default=24)
+    parser.add_argument("--tracks", type=count, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:

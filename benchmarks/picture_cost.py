@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkpoint
 import ppo
 from aim_writer import AimTracker
 from benchmarks.checkpoint_cost import seconds
 from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
+from benchmarks.policy_probe import policy_of
 from car_racing import make_env
 from driving_pictures import Trajectory, record
-from policies import load_policy
 from ppo_config import PPOConfig
 from run_settings import RunOptions
 from sac_config import SACConfig
@@ -66,7 +65,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to show")
     options = parser.parse_args()
     torch.set_num_threads(1)  # idle threads that spin would blur the difference
-    policy, view = load_policy(checkpoint.load(options.checkpoint, with_arrays=False))
+    policy, view = policy_of(options.checkpoint)
     env, run = make_env(view), RunOptions()
     tracks = VALIDATION_TRACKS[: run.eval_tracks]
 

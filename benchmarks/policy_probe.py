@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import checkpoint
-from benchmarks.findings import benchmark_parser
+from benchmarks.findings import benchmark_parser, count
 from car_racing import AgentView, EpisodeStatistics, ViewConfig, make_env
 from policies import load_policy
 from scoring import Policy
@@ -44,7 +44,7 @@ def probe_asked_for(doc: str | None, counted: str, n_tracks: int) -> Probe:
     """
     parser = benchmark_parser(doc)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument(f"--{counted}", type=int, default=n_tracks, dest="n_tracks")
+    parser.add_argument(f"--{counted}", type=count, default=n_tracks, dest="n_tracks")
     options = parser.parse_args()
     if not 1 <= options.n_tracks <= len(DEVELOPMENT_TRACKS):
         fail(f"--{counted} must be from 1 to {len(DEVELOPMENT_TRACKS)}, not {options.n_tracks}")

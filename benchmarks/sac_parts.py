@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 import train
-from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, count, tell
 from car_racing import TrainingEpisodes
-from process import keep_freed_memory
+from process import keep_freed_memory, mistakes_in_one_line
 from progress_bar import ProgressBar
 from replay_buffer import ReplayBuffer
 from run_options import prepare
@@ -84,7 +84,7 @@ class Stopwatch:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--flags", default="", help="flags of train.py")
-    parser.add_argument("--steps", type=int, default=500, help="steps that are timed")
+    parser.add_argument("--steps", type=count, default=500, help="steps that are timed")
     options = parser.parse_args()
     keep_freed_memory()
     watch, update = Stopwatch(), SACAgent.update
@@ -122,4 +122,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

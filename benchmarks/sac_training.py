@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.findings import benchmark_parser, compared, tell
+from benchmarks.findings import benchmark_parser, compared, count, tell
 from benchmarks.short_training import ROOT
 
 # One update a step with small networks: today's defaults, which older checkouts must be told.
@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--other", type=Path, help="another checkout of this project to compare with")
     parser.add_argument("--flags", default="", help="this checkout's flags")
     parser.add_argument("--other-flags", default=SKETCH, help="the other checkout's flags")
-    parser.add_argument("--steps", type=int, default=400, help="steps of a turn that are timed")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--steps", type=count, default=400, help="steps of a turn that are timed")
+    parser.add_argument("--rounds", type=count, default=3, help="turns of each")
     options = parser.parse_args()
     one_core, all_cores = "one core, one thread", f"{len(os.sched_getaffinity(0))} cores"
     turns = {one_core: (ROOT, options.flags, True), all_cores: (ROOT, options.flags, False)}

@@ -24,7 +24,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from benchmarks.findings import Figure, Table, benchmark_parser, compared, tell
+from benchmarks.findings import Figure, Table, benchmark_parser, compared, count, tell
+from process import mistakes_in_one_line
 from references.literal_sac import LiteralSAC
 from replay_buffer import Batch, ReplayBuffer
 from run_options import resolve_device
@@ -204,8 +205,8 @@ def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="measure ours with --compile as well")
-    parser.add_argument("--updates", type=int, default=10, help="updates in a turn")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--updates", type=count, default=10, help="updates in a turn")
+    parser.add_argument("--rounds", type=count, default=5, help="turns of each")
     options = parser.parse_args()
     device = resolve_device(options.device)
     tables: list[Table] = []
@@ -216,4 +217,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.findings import POINTS, Figure, Table, benchmark_parser, tell
+from benchmarks.findings import POINTS, Figure, Table, benchmark_parser, count, tell
 from benchmarks.policy_probe import policy_of
 from car_racing import make_env, make_stock_env
 from scoring import drive
@@ -18,7 +18,7 @@ from tracks import VALIDATION_TRACKS
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tracks", type=int, default=30)
+    parser.add_argument("--tracks", type=count, default=30)
     options = parser.parse_args()
     if not 2 <= options.tracks <= len(VALIDATION_TRACKS):
         parser.error(f"--tracks must be from 2 to {len(VALIDATION_TRACKS)}, not {options.tracks}")

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, compared, tell
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, compared, count, tell
 from benchmarks.policy_probe import policy_of
 from car_racing import make_stock_env
-from settings import fail
 from tracks import DEVELOPMENT_TRACKS
 
 
@@ -107,12 +106,9 @@ def frames_per_second(path: Path, n_processes: int, n_steps: int) -> float:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("pretrained/ppo_beta"), help="whose driving to time")
-    parser.add_argument("--steps", type=int, default=150, help="steps that each process drives [150]")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the contenders take turns [3]")
+    parser.add_argument("--steps", type=count, default=150, help="steps that each process drives [150]")
+    parser.add_argument("--rounds", type=count, default=3, help="how often the contenders take turns [3]")
     options = parser.parse_args()
-    for name in ("steps", "rounds"):
-        if getattr(options, name) < 1:
-            fail(f"--{name} must be at least 1, not {getattr(options, name)}")
     torch.set_num_threads(1)
     parts = parts_of(options.checkpoint, options.steps)
     measured = partial(frames_per_second, options.checkpoint)

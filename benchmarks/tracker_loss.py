@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import checkpoint
 from aim_reader import read_runs
-from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, tell
+from benchmarks.findings import FRACTION, Figure, Table, benchmark_parser, count, tell
 from benchmarks.short_training import ROOT, ending_with_this
 from progress_file import read_progress
 from settings import fail
@@ -114,7 +114,7 @@ def lose(steps: int, on_server: bool) -> list[Figure]:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=8_192, help="steps of each training")
+    parser.add_argument("--steps", type=count, default=8_192, help="steps of each training")
     options = parser.parse_args()
     tables = [
         Table("A shared directory, one of two trainings killed", lose(options.steps, on_server=False)),

@@ -5,7 +5,7 @@
 The trainings are whole ones at their defaults. Pictures of evaluations are not among it: `benchmarks.picture_cost`.
 """
 
-from benchmarks.findings import Table, benchmark_parser, compared, tell
+from benchmarks.findings import Table, benchmark_parser, compared, count, tell
 from benchmarks.short_training import steps_per_second
 
 TRAININGS = {
@@ -16,7 +16,7 @@ TRAININGS = {
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--rounds", type=count, default=5, help="turns of each")
     options = parser.parse_args()
     tables: list[Table] = []
     for agent, (script, steps, flags) in TRAININGS.items():

@@ -28,7 +28,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 from torch import nn
 
-from benchmarks.findings import benchmark_parser, compared, tell
+from benchmarks.findings import benchmark_parser, compared, count, tell
 from car_racing import STOCK_ID, AgentView, TrainingEpisodes, make_env
 from ppo import make_model, make_training_env
 from ppo_config import PPOConfig
@@ -181,8 +181,8 @@ def frames_per_second(name: str, steps: int) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=2048, help="decisions that the slowest training takes")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--steps", type=count, default=2048, help="decisions that the slowest training takes")
+    parser.add_argument("--rounds", type=count, default=3, help="turns of each")
     options = parser.parse_args()
     rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for name in [*CONTENDERS] * options.rounds:

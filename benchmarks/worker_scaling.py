@@ -10,7 +10,7 @@ the processes, and the rest (acting, updates) is not.
 import os
 import statistics
 
-from benchmarks.findings import Table, benchmark_parser, compared, tell
+from benchmarks.findings import Table, benchmark_parser, compared, count, tell
 from benchmarks.short_training import steps_per_second
 from ppo_config import PPOConfig
 
@@ -19,23 +19,23 @@ MODELLED = (4, 16, 64)
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=24_576)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--n-envs", type=int, nargs="+", default=[8])
+    parser.add_argument("--steps", type=count, default=24_576)
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--n-envs", type=count, nargs="+", default=[8])
     options = parser.parse_args()
     repeat = PPOConfig().action_repeat
     n_cores = len(os.sched_getaffinity(0))
     tables: list[Table] = []
     for n_envs in options.n_envs:
-        counts = sorted({count for count in (0, 1, 3, 7, 15, 31, 63, n_cores - 1) if count < min(n_cores, n_envs)})
-        rates: dict[int, list[float]] = {count: [] for count in counts}
+        counts = sorted({n for n in (0, 1, 3, 7, 15, 31, 63, n_cores - 1) if n < min(n_cores, n_envs)})
+        rates: dict[int, list[float]] = {n_workers: [] for n_workers in counts}
         for _ in range(options.rounds):
-            for count in counts:
-                flags = {"--n-envs": n_envs, "--n-workers": count}
-                rates[count].append(steps_per_second("train_ppo.py", options.steps, flags))
-        labels = {count: f"{count + 1} process{'es' if count else ''}" for count in counts}
-        found = {labels[count]: values for count, values in rates.items()}
-        against = {label: [labels[0]] for count, label in labels.items() if count}
+            for n_workers in counts:
+                flags = {"--n-envs": n_envs, "--n-workers": n_workers}
+                rates[n_workers].append(steps_per_second("train_ppo.py", options.steps, flags))
+        labels = {n: f"{n + 1} process{'es' if n else ''}" for n in counts}
+        found = {labels[n]: values for n, values in rates.items()}
+        against = {label: [labels[0]] for n, label in labels.items() if n}
         note = ""
         if len(counts) > 1:
             most = counts[-1]

@@ -336,4 +336,4 @@ def test_a_scoring_of_no_steps_or_rounds_is_refused(flag, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         scoring_cost.main()
     assert exit_.value.code == 2
-    assert f"{flag} must be at least 1, not 0" in capsys.readouterr().err
+    assert f"{flag}: must be at least 1, not 0" in capsys.readouterr().err
