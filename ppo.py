@@ -56,8 +56,8 @@ def min_memory(config: PPOConfig) -> int:
     """Bytes that a training takes at least: its rollout, a minibatch as floats, its environments, its widest layer."""
     n_pixels = math.prod(config.view.obs_shape)
     rollout, minibatch = config.rollout_size * n_pixels, config.batch_size * n_pixels * 4
-    # Parameters of the layer after the convolutions, their gradients and Adam's two averages.
-    widest_layer = 2_592 * config.feature_dim * 4 * 4
+    # Parameters of the layer after the convolutions (32 channels of 9x9), their gradients and Adam's two averages.
+    widest_layer = 32 * 9 * 9 * config.feature_dim * 4 * 4
     return rollout + minibatch + config.n_envs * MIN_ENV_BYTES + widest_layer
 
 

@@ -266,7 +266,7 @@ class TrainingLoop(BaseCallback):
     def _after_update(self) -> None:
         """Evaluate, log and save what is due; without an update before it, that is what a stop has called off."""
         step, n_updates = self.num_timesteps, self.ppo._n_updates
-        is_logged = n_updates == self._n_updates_seen
+        has_learnt = n_updates != self._n_updates_seen
         self._n_updates_seen = n_updates
         if not is_finite(self.ppo):
             raise DivergedError(
@@ -277,11 +277,11 @@ class TrainingLoop(BaseCallback):
             result = self.run.evaluate(policy_of(self.ppo.policy), step)
         for key, value in {} if result is None else evaluation_metrics(result).items():
             self.logger.record(key, value)
-        if is_logged:
-            self.logger.dump(step)
-        else:
+        if has_learnt:
             self.logger.record("time/frames", self.run.job.frames_at(step))
             self.ppo.dump_logs(n_updates // self.ppo.n_epochs)
+        else:  # the losses of the latest update are logged already
+            self.logger.dump(step)
         state = {**capture(self.ppo), "generators": capture_generators()}
         if result is not None and self.run.evaluator.is_best(result):
             self.run.save_best(result, self.run.meta(step, self.episodes.n_episodes), state)
