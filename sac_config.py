@@ -83,7 +83,7 @@ class SACConfig(GameConfig):
     brake_dead_zone: float = with_default(GameConfig, "brake_dead_zone", 0.5)
     missed_tile_penalty: float = with_default(GameConfig, "missed_tile_penalty", 20.0)
     mirror_prob: float = with_default(GameConfig, "mirror_prob", 0.0)
-    # Not measured for SAC yet.
+    # With 0.1 and a penalty for wheels, SAC lost more tracks (docs/results.md).
     hairpin_start_prob: float = with_default(GameConfig, "hairpin_start_prob", 0.0)
 
     def __post_init__(self) -> None:
