@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from run_history import Evaluation
 from sac_config import SACConfig
 from sac_drq import make_replay
 from scoring import Score, TrackResult
-from tests.helpers import save_ppo
+from tests.helpers import SMALL_PPO, save_ppo
 
 # What has no question of its own; `development_scores` needs trainings that take hours.
 HELPERS = {"__init__", "book", "development_scores", "findings", "policy_probe", "short_training"}
@@ -229,8 +230,11 @@ def test_rl_zoos_training_is_that_of_its_recipe():
 
 
 def score_of(*returns, laps):
-    results = [TrackResult(5000 + n, one, 700, 300, 0, 1.0, n < laps) for n, one in enumerate(returns)]
-    return Score(results)
+    missed = [0 if n < laps else 3 for n in range(len(returns))]
+    return Score([
+        TrackResult(5000 + n, one, 700, 300 - off, off, (300 - off) / 300, off == 0)
+        for n, (one, off) in enumerate(zip(returns, missed, strict=True))
+    ])  # fmt: skip
 
 
 def test_settings_are_compared_over_their_seeds():
@@ -242,23 +246,52 @@ def test_settings_are_compared_over_their_seeds():
     ]
 
 
-def test_a_run_drives_the_development_tracks_once(tmp_path, monkeypatch):
-    save_ppo(tmp_path / "sweep" / "s1", "best")
+def test_runs_drive_the_development_tracks_and_a_file_stands_for_them(tmp_path, monkeypatch):
+    path = save_ppo(tmp_path / "sweep" / "s1", "best")
     (tmp_path / "sweep" / "left").mkdir()
     (run,) = development_scores.runs_in(tmp_path / "sweep")
-    driven = []
-    monkeypatch.setattr(development_scores, "drive", lambda policy, env, track: driven.append(track) or RESULT)
-    first = development_scores.driven(run, 2)
-    assert driven == [5000, 5001]
-    assert first.results == [RESULT, RESULT]
-    assert development_scores.driven(run, 2) == first
-    assert driven == [5000, 5001]
-    # Another state of it, or more tracks, are driven anew.
-    development_scores.driven(run, 3)
-    checkpoint.remove(run / "best")
-    save_ppo(run, "best", seed=6)
-    development_scores.driven(run, 3)
-    assert driven == [5000, 5001, *2 * [5000, 5001, 5002]]
+    monkeypatch.setattr(development_scores, "drive", lambda policy, env, track: replace(RESULT, track=track))
+    one = development_scores.driven(run, 2)
+    assert [result.track for result in one.score.results] == [5000, 5001]
+    assert (one.setting, one.origin["seed"]) == ("sweep", SMALL_PPO.seed)
+    assert one.origin["state_sha256"] == checkpoint.load(path).state_sha256
+    other = development_scores.Run("other", one.origin, score_of(700.0, 920.5, laps=1))
+    file = tmp_path / "scores.json"
+    development_scores.write_json(file, [one, other, one])
+    assert development_scores.read_json(file) == [one, other, one]
+    settings = development_scores.by_setting([one, other, one])
+    assert [(setting.label, len(setting.scores)) for setting in settings] == [("sweep", 2), ("other", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "is no file of development scores"),
+        ("[]", "is no file of development scores"),
+        ('{"columns": ["track"], "runs": []}', "other columns"),
+    ],
+)
+def test_another_file_is_no_development_scores(content, named, tmp_path, capsys):
+    (tmp_path / "other.json").write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        development_scores.read_json(tmp_path / "other.json")
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert named in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["quick", "sac", "best_recipe"])
+def test_the_result_files_of_development_tracks_can_be_read(name):
+    runs = development_scores.read_json(ROOT / "results" / f"{name}_development.json")
+    for run in runs:
+        for result in run.score.results:
+            # CarRacing's own reward: 1000 points over all tiles, and 0.1 less a frame.
+            points = 1000.0 * result.tiles_fraction - 0.1 * result.frames
+            assert result.episode_return in (
+                pytest.approx(points, abs=0.2),
+                pytest.approx(points - 100.0, abs=0.2),
+            ), "100 points less for a car that left the playing field"
 
 
 def a_road(*turned):
