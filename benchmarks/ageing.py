@@ -68,7 +68,7 @@ def short_run_by_quarters(agent: str) -> Table:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, "[RUN ...] ")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="a run's directory [two short trainings]")
     options = parser.parse_args()
     tables = []

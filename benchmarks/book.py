@@ -7,7 +7,6 @@ The questions are asked one after another, each in a process of its own with sma
 the machine meanwhile. The answers go to results/benchmarks.json, and the page is written from that file.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -27,6 +26,7 @@ from benchmarks.findings import Table, from_json, rows
 from benchmarks.short_training import ROOT, ending_with_this
 from output_file import replacing
 from process import describe_run
+from settings import OneLineParser
 from startup import complain
 
 ANSWERS = ROOT / "results" / "benchmarks.json"
@@ -182,7 +182,7 @@ def write_book(answers: Mapping[str, Answer]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(__doc__ or "", "[QUESTION ...] ")
     names = [question.module for question in QUESTIONS]
     parser.add_argument("modules", nargs="*", metavar="QUESTION", help=f"which to ask [all]: {', '.join(names)}")
     options = parser.parse_args()

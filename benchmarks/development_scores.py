@@ -166,7 +166,7 @@ def rows_of(settings: Sequence[Setting]) -> list[list[str]]:
 
 
 def options_from_command_line() -> argparse.Namespace:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, "SOURCE ... ")
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a directory of runs, or such a file")
     parser.add_argument("--tracks", type=int, default=200, help="how many development tracks to drive")
     options = parser.parse_args()

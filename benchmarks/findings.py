@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import text_table
+from settings import OneLineParser
 
 FRACTION = "%"
 POINTS = "points"
@@ -85,9 +86,9 @@ def count(text: str) -> int:
     return number
 
 
-def benchmark_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser for a benchmark's flags, with the one that all have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def benchmark_parser(doc: str | None, arguments: str = "") -> OneLineParser:
+    """A parser for a benchmark's flags, with the one that all have; `arguments` are what the usage names besides."""
+    parser = OneLineParser(doc or "", arguments)
     parser.add_argument("--json", type=Path, help="a file to write the figures to as well")
     return parser
 

@@ -24,7 +24,19 @@ from benchmarks import (
     worker_scaling,
 )
 from benchmarks.book import QUESTIONS, Answer, Question
-from benchmarks.findings import FRACTION, Figure, Table, as_text, compared, from_json, rows, shown, tell
+from benchmarks.findings import (
+    FRACTION,
+    Figure,
+    Table,
+    as_text,
+    benchmark_parser,
+    compared,
+    count,
+    from_json,
+    rows,
+    shown,
+    tell,
+)
 from benchmarks.policy_probe import policy_of
 from benchmarks.short_training import ROOT
 from car_racing import game_of, make_env
@@ -47,6 +59,18 @@ def test_every_benchmark_is_in_the_book():
     modules = {path.stem for path in Path(book.__file__).parent.glob("*.py")}
     assert {question.module for question in QUESTIONS} == modules - HELPERS
     assert len({question.words for question in QUESTIONS}) == len(QUESTIONS)
+
+
+def test_a_benchmarks_wrong_flag_is_one_line(capsys):
+    parser = benchmark_parser("A benchmark.")
+    parser.add_argument("--rounds", type=count, default=3)
+    for wrong, named in (["--rounds", "0"], "at least 1, not 0"), (["--round", "3"], "did you mean --rounds?"):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(wrong)
+        assert ended.value.code == 2
+        line = capsys.readouterr().err
+        assert named in line
+        assert line.count("\n") == 1
 
 
 def test_contenders_are_compared_by_their_medians():
