@@ -27,38 +27,81 @@ def run_here(shares: Sequence[Share], work: Work) -> dict[str, Result]:
     Returns:
         How each trial ended that was begun, by its name.
     """
-    results: dict[str, Result] = {}
-    running: dict[int, WatchedTrial] = {}
-    clock = SweepClock()
-    has_stopped = False
     with TrialLines(len(shares)) as lines:
+        trials = LocalTrials(shares, work, lines)
         while True:
-            if work.stop.received is not None and not has_stopped:
-                has_stopped = True
-                for watched in running.values():
-                    watched.run.stop()
-            for slot, share in enumerate(shares):
-                if slot not in running and not has_stopped and (trial := work.source.next()) is not None:
-                    running[slot] = WatchedTrial(TrialRun(work.plan, trial, work.directory / trial.name, share))
-            if not running:
-                return results
-            progress = [watched.progress for watched in running.values()]
-            if not has_stopped and (line := clock.words(progress, work.source.n_waiting)) is not None:
-                work.tell(line)
-            for slot, watched in list(running.items()):
-                n_failures = len(watched.run.failures)
-                result = watched.poll(work.source)
-                lines.show(slot, watched)
-                if result is None and len(watched.run.failures) > n_failures:
-                    work.tell(failure_of(watched.run))
-                if result is not None:
-                    name = watched.run.trial.name
-                    results[name] = result
-                    del running[slot]
-                    lines.clear(slot)
-                    clock.ended(watched.progress, result)
-                    work.tell(ending(name, result, watched.progress.latest))
+            if work.stop.received is not None:
+                trials.stop()
+            trials.start()
+            if not trials.running:
+                return trials.results
+            trials.tell_time_left()
+            for slot in list(trials.running):
+                trials.carry_on(slot)
             time.sleep(POLL_INTERVAL_S)
+
+
+class LocalTrials:
+    """The trials of a sweep that run on this machine, and how the others ended.
+
+    Args:
+        shares: what each of the trials has that run at a time; a trial's place among them is its slot.
+        work: the sweep.
+        lines: show how far each trial is.
+
+    Attributes:
+        running: the trials that have not ended, by their slots.
+        results: how the others ended, by their names.
+    """
+
+    def __init__(self, shares: Sequence[Share], work: Work, lines: "TrialLines") -> None:
+        self._shares = shares
+        self._work = work
+        self._lines = lines
+        self._clock = SweepClock()
+        self._has_stopped = False
+        self.running: dict[int, WatchedTrial] = {}
+        self.results: dict[str, Result] = {}
+
+    def stop(self) -> None:
+        """Ask the running trials for a clean stop, once, and start no more."""
+        if self._has_stopped:
+            return
+        self._has_stopped = True
+        for watched in self.running.values():
+            watched.run.stop()
+
+    def start(self) -> None:
+        """Start a trial in each slot that is free."""
+        work = self._work
+        for slot, share in enumerate(self._shares):
+            if slot not in self.running and not self._has_stopped and (trial := work.source.next()) is not None:
+                self.running[slot] = WatchedTrial(TrialRun(work.plan, trial, work.directory / trial.name, share))
+
+    def tell_time_left(self) -> None:
+        """Say how long the sweep will take, where there is something new to say and it has not been stopped."""
+        progress = [watched.progress for watched in self.running.values()]
+        if not self._has_stopped and (line := self._clock.words(progress, self._work.source.n_waiting)) is not None:
+            self._work.tell(line)
+
+    def carry_on(self, slot: int) -> None:
+        """Look after the trial of a slot, and take its result once it has ended."""
+        watched = self.running[slot]
+        n_failures = len(watched.run.failures)
+        result = watched.poll(self._work.source)
+        self._lines.show(slot, watched)
+        if result is not None:
+            self._end(slot, result)
+        elif len(watched.run.failures) > n_failures:
+            self._work.tell(failure_of(watched.run))
+
+    def _end(self, slot: int, result: Result) -> None:
+        watched = self.running.pop(slot)
+        name = watched.run.trial.name
+        self.results[name] = result
+        self._lines.clear(slot)
+        self._clock.ended(watched.progress, result)
+        self._work.tell(ending(name, result, watched.progress.latest))
 
 
 class WatchedTrial:

@@ -31,7 +31,8 @@ from sweep_trial import HERE, LOG_FILE, Result, Share, TrialRun
 
 # How often Ray starts a trial again because its node was lost. That is no failure of the trial.
 MAX_NODE_LOSSES = 100
-# Of a GPU. No trial takes a quarter of its memory, and several of them fill its time.
+# The part of a GPU that Ray reserves for a trial: several trials fill its time better than one. Ray does not limit
+# memory, and a replay buffer on the GPU takes up to half of what is free.
 GPU_FRACTION = 0.25
 # How long a trial waits for cores of its own, where the trial before it is still ending.
 LEASE_WAIT_S = 60.0
@@ -127,54 +128,108 @@ def run_on_cluster(n_cores: int, memory: int, work: Work) -> dict[str, Result]:
     Returns:
         How each trial ended that was begun, by its name.
     """
-    directory, stop = work.directory.resolve(), work.stop
-    needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if needs_gpu(work.plan) else 0}
-    task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
-    running: dict[Any, TaskedTrial] = {}
-    clock = SweepClock()
-    has_stopped = False
-    results: dict[str, Result] = {}
-    n_alive = n_nodes()
+    trials = ClusterTrials(n_cores, memory, work)
     while True:
-        n_before, n_alive = n_alive, n_nodes()
-        if n_alive < n_before:
-            lost = plural(n_before - n_alive, "node")
-            work.tell(f"{lost} lost, {plural(n_alive, 'node')} left: the trials there go on where there is room")
-        # A node may have come since.
-        n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // n_cores, 1)
-        while len(running) < n_slots and stop.received is None and (trial := work.source.next()) is not None:
-            for left in (STOP_FILE, FAILURES_FILE):
-                (directory / trial.name / left).unlink(missing_ok=True)
-            running[task.remote(directory, trial, n_cores)] = TaskedTrial(trial, directory / trial.name)
-        if not running:
-            return results
-        progress = [tasked.progress for tasked in running.values()]
-        if stop.received is None and (line := clock.words(progress, work.source.n_waiting)) is not None:
-            work.tell(line)
-        if stop.received is not None and not has_stopped:
-            has_stopped = True
-            for ref, tasked in running.items():
-                if not (tasked.directory / LOG_FILE).exists():
-                    ray.cancel(ref)  # no node has room for it yet
-        done, _ = ray.wait(list(running), timeout=LOOK_INTERVAL_S)
-        for tasked in running.values():
-            for line in tasked.new_failures():
-                work.tell(line)
+        trials.tell_lost_nodes()
+        trials.start()
+        if not trials.running:
+            return trials.results
+        if work.stop.received is None:
+            trials.tell_time_left()
+        else:
+            trials.cancel_waiting()
+        done, _ = ray.wait(list(trials.running), timeout=LOOK_INTERVAL_S)
+        trials.tell_failures()
         for ref in done:
-            tasked = running.pop(ref)
-            name, result = tasked.trial.name, _result_of(ref)
-            results[name] = result
-            tasked.progress.look()
-            work.source.ended(tasked.trial, result, tasked.progress.latest)
-            clock.ended(tasked.progress, result)
-            work.tell(ending(name, result, tasked.progress.latest))
-        for tasked in running.values():
-            if stop.received is not None:
-                tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
-            if tasked.progress.look():
-                print(line_of(tasked.trial.name, tasked.progress.latest), file=sys.stderr, flush=True)
-                if tasked.progress.is_hopeless(work.source):
-                    tasked.stop("pruned")
+            trials.end(ref)
+        for tasked in trials.running.values():
+            trials.look_at(tasked)
+
+
+class ClusterTrials:
+    """The trials of a sweep that the cluster was given, and how the others ended.
+
+    Args:
+        n_cores: cores for each trial.
+        memory: bytes for each trial.
+        work: the sweep.
+
+    Attributes:
+        running: the trials that have not ended, by Ray's reference to their task.
+        results: how the others ended, by their names.
+    """
+
+    def __init__(self, n_cores: int, memory: int, work: Work) -> None:
+        self._n_cores = n_cores
+        self._work = work
+        self._directory = work.directory.resolve()
+        needs = {"num_cpus": n_cores, "memory": memory, "num_gpus": GPU_FRACTION if needs_gpu(work.plan) else 0}
+        self._task = ray.remote(_run_one).options(max_retries=MAX_NODE_LOSSES, **needs)
+        self._clock = SweepClock()
+        self._n_nodes = n_nodes()
+        self._has_cancelled = False
+        self.running: dict[Any, TaskedTrial] = {}
+        self.results: dict[str, Result] = {}
+
+    def tell_lost_nodes(self) -> None:
+        """Say how many nodes have been lost since the last call."""
+        before, self._n_nodes = self._n_nodes, n_nodes()
+        if self._n_nodes < before:
+            lost = plural(before - self._n_nodes, "node")
+            left = plural(self._n_nodes, "node")
+            self._work.tell(f"{lost} lost, {left} left: the trials there go on where there is room")
+
+    def start(self) -> None:
+        """Give the cluster as many trials as it has cores for. A node may have come since the last call."""
+        n_slots = max(int(ray.cluster_resources().get("CPU", 0)) // self._n_cores, 1)
+        while len(self.running) < n_slots and self._work.stop.received is None:
+            trial = self._work.source.next()
+            if trial is None:
+                return
+            place = self._directory / trial.name
+            for left in (STOP_FILE, FAILURES_FILE):
+                (place / left).unlink(missing_ok=True)
+            self.running[self._task.remote(self._directory, trial, self._n_cores)] = TaskedTrial(trial, place)
+
+    def tell_time_left(self) -> None:
+        """Say how long the sweep will take, where there is something new to say."""
+        progress = [tasked.progress for tasked in self.running.values()]
+        if (line := self._clock.words(progress, self._work.source.n_waiting)) is not None:
+            self._work.tell(line)
+
+    def cancel_waiting(self) -> None:
+        """At a stop, take back the trials that no node has room for yet."""
+        if self._has_cancelled:
+            return
+        self._has_cancelled = True
+        for ref, tasked in self.running.items():
+            if not (tasked.directory / LOG_FILE).exists():
+                ray.cancel(ref)
+
+    def tell_failures(self) -> None:
+        """Name the failures of trials that go on."""
+        for tasked in self.running.values():
+            for line in tasked.new_failures():
+                self._work.tell(line)
+
+    def end(self, ref: Any) -> None:
+        """Take the result of a trial that has ended."""
+        tasked = self.running.pop(ref)
+        name, result = tasked.trial.name, _result_of(ref)
+        self.results[name] = result
+        tasked.progress.look()
+        self._work.source.ended(tasked.trial, result, tasked.progress.latest)
+        self._clock.ended(tasked.progress, result)
+        self._work.tell(ending(name, result, tasked.progress.latest))
+
+    def look_at(self, tasked: "TaskedTrial") -> None:
+        """Show a running trial's progress, and end it at a stop, or early where the source says so."""
+        if self._work.stop.received is not None:
+            tasked.stop("stopped")  # one that waits for a node as well: it stops as soon as it begins
+        if tasked.progress.look():
+            print(line_of(tasked.trial.name, tasked.progress.latest), file=sys.stderr, flush=True)
+            if tasked.progress.is_hopeless(self._work.source):
+                tasked.stop("pruned")
 
 
 class TaskedTrial:

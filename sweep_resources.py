@@ -19,7 +19,7 @@ from sweep_options import SweepOptions
 from sweep_plan import Plan
 from sweep_trial import Share
 
-# Another core helps SAC little: its update is small, and its one environment steps between two of them.
+# Another core makes SAC 1.45 times as fast (docs/benchmarks.md), so two trials side by side do more with two cores.
 SAC_CORES = 1
 # Python, torch, Aim, the evaluation and environment workers, beside what the settings say (`benchmarks/footprint.py`).
 BASE_BYTES = 1_000_000_000

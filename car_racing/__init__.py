@@ -3,8 +3,9 @@
 Importing this package registers two environments:
 
 * `FastCarRacing-v3`: Gymnasium's CarRacing-v3 whose observation is drawn straight at 84x84, grey;
-* `FastCarRacingView-v3`: the same as an agent sees and drives it: the last frames in one observation, an action held
-  for several frames, actions in [-1, 1]. Its keyword arguments are the fields of `ViewConfig`.
+* `FastCarRacingView-v3`: the same as an agent sees and drives it: the pictures of the last decisions in one
+  observation, an action held for several frames, actions in [-1, 1]. Its keyword arguments are the fields of
+  `ViewConfig`.
 
 A plain loop:
 

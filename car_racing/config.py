@@ -23,8 +23,8 @@ class ViewConfig:
     """
 
     action_repeat: int = setting(4, "frames for which one action is held", minimum=1)
-    frame_stack: int = setting(4, "frames in one observation, the newest last", minimum=1)
-    grayscale: bool = setting(True, "see grey frames; otherwise RGB, three channels a frame")
+    frame_stack: int = setting(4, "pictures in one observation, one a decision, the newest last", minimum=1)
+    grayscale: bool = setting(True, "see grey pictures; otherwise RGB, three channels a picture")
     road_contrast: bool = setting(
         True, "spread the grey levels of the road, which tells touched tiles from untouched ones"
     )

@@ -80,6 +80,10 @@ def test_seeds_on_different_tracks_have_no_common_score():
     assert group.interquartile_mean is None
     assert group.probability_of_improvement(group_of([900.0, 910.0])) is None
     assert group_of([900.0, 910.0]).probability_of_improvement(group_of([900.0])) is None
+    here = run_of([900.0, 910.0])
+    elsewhere = replace(here, score=Score([replace(one, track=one.track + 5) for one in here.score.results]))
+    assert Group("A", (here, elsewhere)).score is None, "as many tracks, but others"
+    assert Group("A", (here,)).probability_of_improvement(Group("B", (elsewhere,))) is None
 
 
 def test_a_group_with_a_seed_that_was_not_scored_has_no_score():
@@ -95,6 +99,25 @@ def test_the_mean_curve_covers_what_all_seeds_cover():
     assert curve.high.tolist() == [300.0, 400.0]
     minutes = curve_of(Group("A", runs), "minutes", "mean_return")
     assert minutes.x.tolist() == [2.0, 3.0]
+    assert curve_of(Group("A", runs), "frames", "lap_finish_rate").mean.tolist() == [0.5, 0.5]
+
+
+def test_the_laps_of_the_best_validation_are_told_not_those_of_the_last():
+    evaluations = tuple(
+        Evaluation(step, step, 1.0, mean, 0.0, laps) for step, mean, laps in [(1, 9.0, 0.8), (2, 5.0, 0.3)]
+    )
+    assert Group("A", (RunHistory("run", evaluations, 8, None),)).validation_laps.value == 0.8
+
+
+def test_the_effort_of_three_seeds_is_their_mean():
+    runs = [run_of(curve=[(step, None, 810.0)]) for step in (1000, 2000, 6000)]
+    _, row = effort_rows([Group("A", tuple(runs))])
+    assert row[1] == "3,000 steps"
+
+
+def test_an_interval_is_the_same_each_time():
+    values = [825.0, 905.0, 915.0, 920.0, 925.0, 931.0]
+    assert mean_over_seeds(values).interval == mean_over_seeds(values).interval
 
 
 def test_there_is_no_curve_over_minutes_that_nobody_counted():

@@ -43,6 +43,15 @@ def test_training_tracks_are_seeded_fresh_and_never_scored():
     assert not any(track in TRAINING_TRACK_SEEDS for track in (*SCORING_TRACKS, *VALIDATION_TRACKS))
 
 
+def test_training_tracks_come_from_the_whole_range():
+    env = make_env(rules=RulesConfig())
+    env.reset(seed=5)
+    drawn = [env._draw_track("lap") for _ in range(200)]
+    assert min(drawn) >= 1_000_000
+    assert max(drawn) > 1_900_000_000
+    assert len(set(drawn)) == 200
+
+
 def test_some_training_tracks_are_mirrored_whatever_the_start():
     def fraction_clockwise(rules):
         # The start of a clockwise track lies to the left of the field's middle.
@@ -141,6 +150,23 @@ def test_only_the_newest_mistakes_are_remembered():
         drive_off_the_road(env)
     remembered = [mistake["before"]["start"]["track_seed"] for mistake in env.capture_episode()["mistakes"]]
     assert remembered == seeds[-8:]
+
+
+def test_any_of_the_remembered_mistakes_is_tried_again():
+    chosen = set()
+    env = make_env(ViewConfig(action_repeat=50), plain_rules(max_idle_frames=100, retry_start_prob=1e-9))
+    seeds = []
+    for _, info in resets(env, 3, seed=3):
+        seeds.append(info["track_seed"])
+        drive_off_the_road(env)
+    env.reset()
+    state = env.capture_episode()
+    for number in range(12):
+        env.restore_episode(state)
+        env._rng = np.random.default_rng(number)
+        _, info = env._begin_retry()
+        chosen.add(info["track_seed"])
+    assert chosen == set(seeds)
 
 
 def test_a_lost_start_that_goes_wrong_is_not_tried_again():

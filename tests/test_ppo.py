@@ -14,6 +14,7 @@ import ppo
 from checkpoint import CheckpointError
 from ppo import AnnealedRate
 from ppo_config import PPOConfig
+from settings import SettingError
 from tests.helpers import SMALL_PPO, save_ppo
 
 CPU = torch.device("cpu")
@@ -52,6 +53,9 @@ def test_every_setting_reaches_the_model():
         assert model.lr_schedule(1.0) == 3e-3
         assert model.policy.features_dim == 12
         assert model.policy.action_dist.deterministic_action == "mode"
+        # Not settings: PPO as SB3 has it by default.
+        assert (model.normalize_advantage, model.clip_range_vf, model.target_kl) == (True, None, None)
+        assert model.policy.optimizer.defaults["eps"] == 1e-5
         env = model.get_vec_normalize_env()
         assert (env.num_envs, env.gamma, env.clip_reward, env.norm_obs, env.norm_reward) == (3, 0.97, 10.0, False, True)
         assert model.observation_space.dtype == np.uint8
@@ -119,6 +123,77 @@ def test_a_loaded_policy_acts_as_the_networks_that_were_saved(tmp_path, use_gaus
     assert view == config.view
     for obs in np.random.default_rng(0).integers(0, 256, (3, *view.obs_shape), np.uint8):
         np.testing.assert_array_equal(policy(obs), networks.predict(obs, deterministic=True)[0])
+
+
+def test_the_value_starts_with_the_gain_of_sb3s_own_policy():
+    networks = ppo.make_networks(SMALL_PPO)
+    theirs = ppo.make_networks(dataclasses.replace(SMALL_PPO, use_gaussian=True))
+    for mine in (networks, theirs):
+        assert mine.value_net.weight.norm().item() == pytest.approx(1.0, rel=1e-5)
+        assert mine.action_net.weight[0].norm().item() == pytest.approx(0.01, rel=1e-4)
+    assert networks.optimizer.defaults["eps"] == theirs.optimizer.defaults["eps"]
+
+
+def test_the_brake_of_a_beta_policy_is_what_drawn_actions_do_on_average(tmp_path):
+    config = dataclasses.replace(SMALL_PPO, brake_dead_zone=0.3)
+    networks = ppo.make_networks(config)
+    with torch.no_grad():  # it sees nothing
+        networks.action_net.weight.zero_()
+        networks.action_net.bias.copy_(torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 2.0]))
+    meta = {"agent": "ppo", "config": vars(config)}
+    path = checkpoint.save(tmp_path, "policy", meta, {"policy": networks.state_dict()})
+    policy, view = ppo.load_policy(checkpoint.load(path), CPU)
+    steer, gas, brake = (policy(np.zeros(view.obs_shape, np.uint8)) + 1.0) / 2.0
+    alpha, beta = 1.0 + np.log1p(np.exp(0.0)), 1.0 + np.log1p(np.exp(2.0))
+    drawn = np.random.default_rng(0).beta(alpha, beta, 400_000)
+    assert brake == pytest.approx(0.3 + np.maximum(drawn - 0.3, 0.0).mean(), abs=1e-3)
+    assert (steer, gas) == pytest.approx((0.5, 0.5), abs=1e-5)
+
+
+def test_a_policy_that_was_trained_to_drive_with_the_mode_is_scored_by_it(tmp_path):
+    config = dataclasses.replace(SMALL_PPO, deterministic_action="mode")
+    loaded = checkpoint.load(save_ppo(tmp_path, "policy", config))
+    obs = np.random.default_rng(0).integers(0, 256, config.view.obs_shape, np.uint8)
+    own, mean, mode = (ppo.load_policy(loaded, CPU, actions)[0](obs) for actions in (None, "mean", "mode"))
+    np.testing.assert_array_equal(own, mode)
+    assert (own != mean).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("frame_stack", 3), ("grayscale", False), ("road_contrast", False), ("brake_dead_zone", 0.3),
+        ("feature_dim", 9), ("use_gaussian", True),
+    ],
+)  # fmt: skip
+def test_no_training_starts_from_another_view_action_or_size(tmp_path, name, other):
+    loaded = checkpoint.load(save_ppo(tmp_path, "policy"))
+    with pytest.raises(SettingError, match=f"trained with .*{name.replace('_', '-')}"):
+        ppo.initial_networks(dataclasses.replace(SMALL_PPO, **{name: other}), loaded)
+
+
+def test_an_exported_gaussian_stays_within_the_actions(tmp_path):
+    config = dataclasses.replace(SMALL_PPO, use_gaussian=True)
+    networks = ppo.make_networks(config)
+    with torch.no_grad():
+        networks.action_net.weight.zero_()
+        networks.action_net.bias.copy_(torch.tensor([5.0, -5.0, 0.25]))
+    meta = {"agent": "ppo", "config": vars(config)}
+    path = checkpoint.save(tmp_path, "policy", meta, {"policy": networks.state_dict()})
+    network, view = ppo.deterministic_network(checkpoint.load(path))
+    assert network(torch.zeros(2, *view.obs_shape, dtype=torch.uint8)).tolist() == [[1.0, -1.0, 0.25]] * 2
+
+
+def test_a_restored_training_knows_which_episodes_have_just_begun():
+    model, other = made(SMALL_PPO), made(SMALL_PPO)
+    try:
+        model._setup_learn(16)
+        model._last_episode_starts = np.array([False, True])
+        ppo.restore(other, ppo.capture(model))
+        assert other._last_episode_starts.tolist() == [False, True]
+    finally:
+        model.env.close()
+        other.env.close()
 
 
 def test_numbers_that_are_not_finite_make_no_policy(tmp_path):

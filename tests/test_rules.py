@@ -56,6 +56,18 @@ def test_missed_tiles_are_counted_once_and_only_behind_the_car():
     assert [at(i) for i in range(100, 130)] == [0] * 30  # the second lap
 
 
+def test_halfway_lies_between_the_start_and_the_laps_end():
+    game, put = lap_of(100)
+    lap = LapProgress(game, start=40)
+    for tile in range(40, 70):
+        put(tile)
+        lap.count_missed()
+        assert not lap.is_halfway, tile
+    put(70)
+    lap.count_missed()
+    assert lap.is_halfway
+
+
 def test_missed_tiles_of_a_lap_from_its_middle():
     game, put = lap_of(100)
     lap = LapProgress(game, start=40)

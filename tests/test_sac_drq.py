@@ -30,7 +30,7 @@ from sac_drq import (
     policy_of,
     policy_state,
 )
-from settings import SettingError
+from settings import SettingError, saved_settings
 from tests.replay_streams import feed, random_stream, saved_and_loaded
 
 CPU = torch.device("cpu")
@@ -346,6 +346,64 @@ def test_two_agents_of_one_seed_learn_the_same_and_of_two_do_not():
     assert not torch.equal(first["actor.trunk.0.weight"], other["actor.trunk.0.weight"])
 
 
+def test_the_seed_decides_the_first_weights():
+    first, same, other = (SACAgent(replace(SMALL, seed=seed), CPU) for seed in (1, 1, 2))
+    assert torch.equal(first.actor.trunk[0].weight, same.actor.trunk[0].weight)
+    for network in ("critic", "actor"):
+        weights = [next(iter(getattr(agent, network).parameters())) for agent in (first, other)]
+        assert not torch.equal(*weights), network
+
+
+def test_the_first_weights_are_orthogonal_with_drqs_gains_and_no_bias():
+    """W W^T is the squared gain times the identity where a layer has no more outputs than inputs."""
+    agent = SACAgent(SMALL, CPU, torch.float64)
+    layers = [*agent.critic.modules(), *agent.actor.modules()]
+    layers = [layer for layer in layers if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)]
+    assert len(layers) == 2 + 1 + 2 * 3 + 3
+    for layer in layers:
+        weight = layer.weight.detach().flatten(1)
+        if len(weight) > weight.shape[1]:
+            weight = weight.T
+        squared_gain = 2.0 if isinstance(layer, torch.nn.Conv2d) else 1.0
+        identity = torch.eye(len(weight), dtype=torch.float64)
+        torch.testing.assert_close(weight @ weight.T, squared_gain * identity, rtol=0, atol=1e-5)
+        assert not layer.bias.any()
+
+
+def test_drqs_encoder_is_the_papers():
+    """Four convolutions of 3x3 with 32 channels, the first with stride 2: 84, 41, 39, 37, 35 pixels."""
+    encoder = SACAgent(replace(SMALL, encoder="drq"), CPU).critic.encoder
+    convolutions = [layer for layer in encoder.convolutions if isinstance(layer, torch.nn.Conv2d)]
+    assert [(layer.out_channels, layer.kernel_size, layer.stride) for layer in convolutions] == [
+        (32, (3, 3), (2, 2)),
+        *[(32, (3, 3), (1, 1))] * 3,
+    ]
+    assert encoder.linear.in_features == 32 * 35 * 35
+
+
+def test_the_replay_buffer_sums_rewards_over_n_steps():
+    """Rewards of 1, 2 and 4 with a discount of a half: 1 + 2 / 2 + 4 / 4, and an eighth of what comes then."""
+    replay = make_replay(replace(SMALL, n_step=3, gamma=0.5), CPU)
+    obs = np.zeros(SMALL.view.obs_shape, np.uint8)
+    replay.start_episode(obs)
+    for reward in (1.0, 2.0, 4.0):
+        replay.add(np.zeros(ACTION_DIM, np.float32), reward, obs, terminated=False)
+    batch = replay.sample(4, torch.Generator().manual_seed(0))
+    assert batch.rewards.flatten().tolist() == [3.0] * 4
+    assert batch.discounts.flatten().tolist() == [0.125] * 4
+
+
+def test_random_actions_are_even_over_the_whole_range_and_the_agents_own():
+    agent = SACAgent(SMALL, CPU)
+    before = torch.get_rng_state()
+    actions = np.array([agent.random_action() for _ in range(2_000)])
+    assert torch.equal(torch.get_rng_state(), before), "a resumed training would draw others"
+    assert actions.min(0).max() < -0.99
+    assert actions.max(0).min() > 0.99
+    assert np.abs(actions.mean(0)).max() < 0.06
+    np.testing.assert_allclose(actions.std(0), 1.0 / np.sqrt(3.0), rtol=0.05)
+
+
 def test_learning_draws_nothing_from_the_global_generators():
     agent, replay = SACAgent(SMALL, CPU), random_replay(SMALL)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -578,13 +636,44 @@ def test_the_training_of_an_older_version_goes_on():
 
 
 def test_a_training_starts_only_from_networks_like_its_own():
-    saved = checkpoint_of(SACAgent(SMALL, CPU))
+    saved = checkpoint_of(SACAgent(replace(SMALL, seed=99), CPU))
     other_rules = replace(SMALL, missed_tile_penalty=3.0, n_step=1, ema_tau=0.5)
     agent = SACAgent(other_rules, CPU)
     agent.start_from(initial_agent(other_rules, saved))
     assert torch.equal(agent.actor.trunk[0].weight, saved.state["agent"]["actor"]["trunk.0.weight"])
+    for target, source in targets_and_sources(agent):
+        assert torch.equal(target, source), "the first targets are not those of an untrained critic"
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    mean, _ = agent.actor(agent.critic.encoder(agent._one_batch(obs)))
+    np.testing.assert_allclose(agent.act(obs, deterministic=True), torch.tanh(mean)[0].detach().numpy(), rtol=1e-6)
     with pytest.raises(SettingError, match="--start-from some/run was trained with --hidden-dim 16"):
         initial_agent(replace(SMALL, hidden_dim=17), saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("frame_stack", 3), ("grayscale", False), ("road_contrast", False), ("brake_dead_zone", 0.25),
+        ("encoder", "drq"), ("feature_dim", 9), ("log_std_min", -3.0), ("log_std_max", -1.0),
+    ],
+)  # fmt: skip
+def test_no_training_starts_from_another_view_action_or_size(name, other):
+    with pytest.raises(SettingError, match=f"trained with .*{name.replace('_', '-')}"):
+        initial_agent(replace(SMALL, **{name: other}), checkpoint_of(SACAgent(SMALL, CPU)))
+
+
+def test_drawn_actions_of_a_checkpoint_have_its_own_bounds_of_spread():
+    config = replace(SMALL, log_std_min=-9.0, log_std_max=-8.0)
+    policy, _ = load_policy(checkpoint_of(SACAgent(config, CPU)), CPU, "sampled")
+    obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
+    spread = np.std([policy(obs) for _ in range(50)], axis=0)
+    assert 0.0 < spread.max() < 2.0 * np.exp(-8.0)
+
+
+def test_a_checkpoint_from_before_a_setting_was_trained_without_it():
+    older = {name: value for name, value in asdict(SMALL).items() if name not in ("flip", "encode_once")}
+    saved = saved_settings(SACConfig, older)
+    assert (saved["flip"], saved["encode_once"]) == (False, False)
 
 
 class Chase:

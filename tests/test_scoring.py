@@ -26,6 +26,7 @@ def test_statistics_are_numpys():
     assert found.frames_to_finish == pytest.approx(np.mean(np.arange(700, 730, 3)))
     assert found.tiles_fraction == 0.5
     assert f"{np.mean(returns):.1f} ± {np.std(returns):.1f} over 30 tracks" in str(found)
+    assert f"(worst {min(returns):.1f})" in str(found)
     assert "10 of 30 laps finished in 714 frames" in str(found)
 
 

@@ -14,7 +14,7 @@ MIDDLE = np.zeros(3, np.float32)
 
 def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     env = make_env(STOCK_VIEW, plain_rules(lost_start_prob=1.0, missed_tile_penalty=100.0))
-    fractions, distances, speeds, turns = [], [], [], []
+    fractions, distances, speeds, turns, sides, slides = [], [], [], [], [], []
     for obs, _ in resets(env, 30, seed=5):
         game = env.unwrapped
         n_visited = sum(tile.road_visited for tile in game.road)
@@ -29,12 +29,24 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         speeds.append(np.hypot(*game.car.hull.linearVelocity))
         heading = game.track[nearest_tile(game)][1]
         turns.append(np.cos(game.car.hull.angle - heading))
+        across = np.array([np.cos(heading), np.sin(heading)])
+        sides.append(np.sign(across @ (hull - centre[nearest_tile(game)])))
+        is_as_if_it_had_driven_there(game)
+        if speeds[-1] > 1.0:
+            velocity = np.array(game.car.hull.linearVelocity) / speeds[-1]
+            course = np.arctan2(-velocity[0], velocity[1])
+            # It slides: its course is halfway between where it looks and where the road goes.
+            turn = game.car.hull.angle - heading
+            slides.append(abs(np.cos(course - heading - 0.5 * turn)))
         # The picture is of here and now, and the whole stack of it.
         np.testing.assert_array_equal(obs[-1], game.observe())
         np.testing.assert_array_equal(obs[0], obs[-1])
         # What lies before that place is neither a reward (the few tiles of the game's own start are) nor missed.
         _, reward, *_ = env.step(MIDDLE)
         assert -1.0 < reward < 10 * 1000.0 / len(centre)
+    assert min(slides) > 0.99
+    assert set(sides) == {-1.0, 1.0}, "on both sides of the road"
+    assert sum(turn > 0.9999 for turn in turns) < 5, "hardly any looks straight along the road"
     assert max(fractions) > 0.6
     assert min(fractions) < 0.15
     assert max(distances) > 15.0
@@ -42,6 +54,15 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     assert max(speeds) > 50.0
     assert 0 < sum(speed == 0.0 for speed in speeds) < 15, "some have come to rest"
     assert 0 < sum(turn < 0.0 for turn in turns) < 15, "some look away from where the road goes"
+
+
+def is_as_if_it_had_driven_there(game):
+    """The wheels roll at the car's speed, all of it moves together, and the picture's zoom in is past."""
+    velocities = [tuple(body.linearVelocity) for body in (game.car.hull, *game.car.wheels)]
+    assert set(velocities) == {velocities[0]}
+    speed = np.hypot(*velocities[0])
+    assert [wheel.omega * wheel.wheel_rad for wheel in game.car.wheels] == pytest.approx([speed] * 4, abs=1e-4)
+    assert game.t == 1.0
 
 
 def test_a_lost_start_ends_as_a_truncation_once_the_car_is_back_and_counts_as_no_lap():
@@ -71,7 +92,7 @@ def test_a_lost_start_that_does_not_come_back_is_cut_like_any_idle_car():
 
 def test_a_bend_start_is_on_the_road_before_a_sharp_bend_the_other_way():
     env = make_env(ViewConfig(action_repeat=1, road_contrast=False), plain_rules(bend_start_prob=1.0, mirror_prob=0.5))
-    speeds, leads, directions = [], [], set()
+    speeds, leads, offsets, directions = [], [], [], set()
     for obs, _ in resets(env, 24, seed=5):
         game = env.unwrapped
         n_tiles = len(game.track)
@@ -83,6 +104,8 @@ def test_a_bend_start_is_on_the_road_before_a_sharp_bend_the_other_way():
         assert game.tile_visited_count == sum(tile.road_visited for tile in game.road)
         ahead = [-direction * turned_by(game, range(at - 6, at + 7)) for at in range(start, start + 61)]
         assert max(ahead) > 1.5
+        is_as_if_it_had_driven_there(game)
+        offsets.append(np.linalg.norm(np.array(game.car.hull.position) - centres_of(game)[start]))
         leads.append(next(at for at, turn in enumerate(ahead) if turn > 1.5))
         speeds.append(np.hypot(*game.car.hull.linearVelocity))
         heading = game.track[start][1]
@@ -93,6 +116,7 @@ def test_a_bend_start_is_on_the_road_before_a_sharp_bend_the_other_way():
         env.step(MIDDLE)
         assert all(wheel.tiles for wheel in game.car.wheels)
     assert directions == {-1.0, 1.0}, "against the track's direction is to the right, in the mirror to the left"
+    assert max(offsets) > 2.0, "not all in the middle of the road"
     assert min(leads) < 30
     assert max(leads) > 40
     assert min(speeds) < 35.0

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -238,8 +239,28 @@ def test_only_a_better_score_is_the_best():
     evaluator = Evaluator(make_env(), 1, BestScore(500.0, 50))
     assert not evaluator.is_best(Score([LAP, CRASH]))
     assert evaluator.is_best(Score([LAP, LAP, CRASH])), "by its mean"
+    assert not evaluator.is_best(Score([replace(LAP, episode_return=one) for one in (600.0, 600.0, 0.0)])), "its mean"
     evaluator.best = None
     assert evaluator.is_best(Score([CRASH]))
+
+
+def test_the_first_validation_tracks_are_driven():
+    driven = []
+
+    def drive_track(policy, env, track):
+        driven.append(track)
+        return replace(LAP, track=track)
+
+    assert Evaluator(make_env(), 3, None).evaluate(lambda obs: obs, 5, StopSignal(), drive_track) is not None
+    assert driven == list(VALIDATION_TRACKS[:3])
+
+
+def test_a_checkpoint_remembers_the_mean_and_the_worst_of_an_evaluation(run, monkeypatch):
+    monkeypatch.setattr(run.evaluator, "evaluate", lambda *args, **kwargs: Score([LAP, LAP, CRASH]))
+    run.evaluate(lambda obs: obs, 300)
+    (one,) = run.meta(300, 1)["evaluations"]
+    assert (one["mean_return"], one["min_return"]) == (pytest.approx(1900 / 3), 100.0)
+    assert one["lap_finish_rate"] == pytest.approx(2 / 3)
 
 
 def test_the_headline_names_the_run_its_place_its_page_and_the_machine(tmp_path, monkeypatch):

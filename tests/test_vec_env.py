@@ -50,6 +50,29 @@ def test_vec_env_is_the_same_whatever_the_workers(vec_env):
         np.testing.assert_array_equal(a, c)
 
 
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_what_a_step_returned_stays_as_it_was(vec_env, n_workers):
+    """SB3 stores an observation, and whether an episode has just begun, only after the next step."""
+    env = vec_env(2, ViewConfig(action_repeat=10), plain_rules(max_idle_frames=20), n_workers)
+    env.seed(3)
+    kept = [env.reset()]
+    copies = [kept[0].copy()]
+    for _ in range(3):
+        arrays = env.step(np.stack([GAS, BRAKE]))[:3]
+        kept += arrays
+        copies += [array.copy() for array in arrays]
+    assert any(array.any() for array in copies[3::3]), "no episode ended"
+    for array, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_neighbouring_seeds_share_no_environment(vec_env):
+    env = vec_env(8, ViewConfig(), RulesConfig(), n_workers=0)
+    assert set(env.seed(1)).isdisjoint(env.seed(2))
+    assert env.seed(1) == env.seed(1)
+    assert len(set(env.seed(1))) == 8
+
+
 def test_vec_env_hands_over_a_state_captured_in_a_worker(vec_env):
     env, other = (vec_env(2, ViewConfig(action_repeat=6), RulesConfig(), n_workers=1) for _ in range(2))
     env.seed(3)
