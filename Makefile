@@ -34,7 +34,7 @@ setup: .venv/.ready  ## install everything into .venv: 2 GB of disk with the CPU
 	@echo "setup: .venv is ready"
 
 demo: .venv/.ready  ## score the pretrained PPO policy on one track and film it: demo.mp4
-	$(WITH_MAKE) $(BIN)/python evaluate.py --checkpoint pretrained/ppo_beta --tracks 70 --video demo.mp4
+	$(WITH_MAKE) $(BIN)/python evaluate.py --checkpoint pretrained/ppo_beta --tracks 70 --video demo.mp4 $(ARGS)
 
 watch: .venv/.ready  ## play a policy in a window (POLICY=checkpoints/mine: another than the pretrained one)
 	$(WITH_MAKE) $(BIN)/python evaluate.py "$(POLICY)" --watch $(ARGS)
@@ -55,7 +55,7 @@ format: .venv/.ready  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 ui: .venv/.ready  ## show the runs in Aim on http://127.0.0.1:43800 (PORT=43801: another port, REPO=DIR: other runs)
-	@$(WITH_MAKE) $(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)"
+	@$(WITH_MAKE) $(BIN)/python aim_page.py --port "$(PORT)" --repo "$(REPO)" $(ARGS)
 
 bench: .venv/.ready  ## answer every question of benchmarks/ in half an hour: docs/benchmarks.md (ARGS="env_speed": one)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt \

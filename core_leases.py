@@ -14,9 +14,9 @@ RETRY_INTERVAL_S = 0.3
 
 @contextlib.contextmanager
 def leased_cores(n_cores: int, wait_s: float) -> Iterator[tuple[int, ...]]:
-    """So many of this process's cores, all if it has fewer. Nobody else who leases has them meanwhile.
+    """`n_cores` of this process's cores, all if it has fewer. Nobody else who leases has them meanwhile.
 
-    Where too few are free for so many seconds, the others are taken nevertheless: slow is better than never.
+    Where too few are free for `wait_s` seconds, the others are taken nevertheless: slow is better than never.
     """
     cores = sorted(os.sched_getaffinity(0))
     n_wanted = min(n_cores, len(cores))

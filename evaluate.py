@@ -63,7 +63,7 @@ def make_films(options: EvaluateOptions, loaded: Checkpoint, repo: Path | None) 
     films: dict[Path, str | None] = {path_from(path, flag): None for flag, path in named if path is not None}
     if not films:
         return
-    # What is for Aim only lies beside the film: a disk that takes one takes the other.
+    # The GIF for Aim is written beside the film, so a disk that is full is noticed once, for both.
     with TemporaryDirectory(dir=_directory_for(next(iter(films))), prefix=".") as directory:
         gif = Path(directory) / "lap.gif"
         # A GIF of many tracks would not fit in memory.

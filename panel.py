@@ -188,7 +188,8 @@ def _draw_control(
     """A control's name and bar, from `low` to 1, and above the bar the density of the action behind it."""
     left, right, bar_top = MARGIN, PANEL_W - MARGIN, top + 46
     _write(panel, name, top + 12)
-    cv2.putText(panel, f"{value:+.2f}" if low < 0 else f"{value:.2f}", (right - 44, top + 12), FONT, 0.5, TEXT, 1, 16)
+    number = f"{value:+.2f}" if low < 0 else f"{value:.2f}"
+    cv2.putText(panel, number, (right - 44, top + 12), FONT, 0.5, TEXT, 1, cv2.LINE_AA)
     if density is not None:
         xs = left + (GRID + 1.0) / 2.0 * (right - left)
         # A density has no bound; what is higher than 4 is as good as certain.

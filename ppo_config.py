@@ -18,7 +18,12 @@ class PPOConfig(GameConfig):
         SettingError: if a setting is out of its range, or two do not go together.
     """
 
-    total_timesteps: int = setting(1_000_000, "steps to train for, over all environments", minimum=1, may_change=True)
+    total_timesteps: int = setting(
+        1_000_000,
+        "steps to train for, over all environments; rounded up to whole iterations",
+        minimum=1,
+        may_change=True,
+    )
     start_from: str | None = setting(
         None,
         "start from the networks of this checkpoint instead of untrained ones; the game's rules may differ",

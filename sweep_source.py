@@ -96,7 +96,7 @@ class WatchedProgress:
     def look(self) -> bool:
         """Look again, and tell whether the trial was evaluated since."""
         before, self.latest = self.latest, read_progress(self._directory)
-        # What lay there before is an earlier sitting's.
+        # Progress that was there at the start is that of an earlier sitting.
         if self._begun_at is None and self.latest != self._found:
             self._begun_at = time.monotonic()
         n_before = 0 if before is None else len(before.evaluations)

@@ -163,7 +163,7 @@ class TrialRun:
             return self._stopped()
         try:
             if self._lock is None:
-                # Of the whole trial: its training has a lock of its own, but only once it is up, and its scoring none.
+                # A training locks its directory only once it is up, and a scoring never does. So the trial has a lock.
                 lock = contextlib.ExitStack()
                 lock.enter_context(lock_directory(self.directory, "the directory", "sweep", LOCK_FILE))
                 self._lock = lock

@@ -306,7 +306,7 @@ class TrainingRun:
     def _remember(self, result: Score, step: int) -> None:
         """Add an evaluation to what checkpoints remember of the run."""
         frames, minutes = self.job.frames_at(step), self.minutes
-        # Of the same step there may be one from before a resume.
+        # A resumed training may evaluate a step once more; the later evaluation counts.
         self._evaluations = [one for one in self._evaluations if one.step < step]
         self._evaluations.append(Evaluation(step, frames, minutes, result.mean, result.minimum, result.lap_finish_rate))
         if minutes is not None:
