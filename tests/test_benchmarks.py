@@ -305,7 +305,7 @@ def test_another_file_is_no_development_scores(content, named, tmp_path, capsys)
     assert line.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["quick", "sac", "best_recipe"])
+@pytest.mark.parametrize("name", ["quick", "sac", "best_recipe", "best_recipe_s1"])
 def test_the_result_files_of_development_tracks_can_be_read(name):
     runs = development_scores.read_json(ROOT / "results" / f"{name}_development.json")
     for run in runs:
