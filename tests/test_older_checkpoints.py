@@ -16,7 +16,7 @@ from car_racing.settings import setting
 from policies import load_policy
 from ppo_config import PPOConfig
 from sac_config import SACConfig
-from tests.helpers import PRETRAINED, TOTAL, rewrite_manifest
+from tests.helpers import PRETRAINED, ROOT, TOTAL, rewrite_manifest
 from tests.trainings import MODULES, SCRIPTS, exit_code_of, prepared, resume, spec_of, train_small
 
 AGENT_MODULES = {"train.py": sac_drq, "train_ppo.py": ppo}
@@ -104,14 +104,18 @@ def test_a_setting_that_is_added_or_renamed_voids_no_checkpoint(run, script, who
     assert checkpoint.load(run.parent / "checkpoints" / "new").meta["config"]["bonus"] == 0.5
 
 
-@pytest.mark.parametrize("name", ["ppo_beta", "sac_light"])
-def test_the_pretrained_policies_of_the_earlier_version_load_act_and_can_be_started_from(name, tmp_path, monkeypatch):
+# PPO's of an older version, under its names of settings; pretrained/sac_light is as old.
+OLDER_PPO = ROOT / "tests" / "older_ppo"
+
+
+@pytest.mark.parametrize("path", [OLDER_PPO, PRETRAINED / "sac_light"], ids=["PPO", "SAC"])
+def test_the_policies_of_an_earlier_version_load_act_and_can_be_started_from(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = checkpoint.load(PRETRAINED / name)
+    loaded = checkpoint.load(path)
     actions = actions_of(loaded)
     assert np.isfinite(actions).all()
     assert np.abs(actions).max() <= 1.0
-    script = "train_ppo.py" if name == "ppo_beta" else "train.py"
+    script = "train_ppo.py" if path == OLDER_PPO else "train.py"
     module, config_class = AGENT_MODULES[script], spec_of(script).config_class
     saved = ppo.from_saved(config_class, loaded.meta["config"], module.NETWORK_SETTINGS)
     config = dataclasses.replace(config_class(), **{key: getattr(saved, key) for key in module.NETWORK_SETTINGS})
@@ -135,9 +139,9 @@ def test_a_dead_zone_that_was_on_or_off_is_a_fraction_in_every_stage(run, script
     assert load_policy(checkpoint.load(run))[1].brake_dead_zone == was
 
 
-def test_ppo_under_another_dead_zone_does_not_start_from_the_pretrained_one(tmp_path, monkeypatch, capsys):
+def test_ppo_under_another_dead_zone_does_not_start_from_an_older_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert exit_code_of("train_ppo.py", monkeypatch, "--start-from", PRETRAINED / "ppo_beta") == 2
+    assert exit_code_of("train_ppo.py", monkeypatch, "--start-from", OLDER_PPO) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "was trained with --brake-dead-zone 0.0; give the" in line
     assert not list(tmp_path.iterdir())
