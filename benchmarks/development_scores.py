@@ -29,6 +29,7 @@ from car_racing import make_env
 from comparison import Estimate, mean_over_seeds, over_seeds
 from output_file import replacing
 from policies import load_policy
+from process import mistakes_in_one_line
 from scoring import Score, TrackResult, drive
 from settings import fail
 from tracks import DEVELOPMENT_TRACKS
@@ -193,4 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

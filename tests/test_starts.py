@@ -31,7 +31,7 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
         turns.append(np.cos(game.car.hull.angle - heading))
         across = np.array([np.cos(heading), np.sin(heading)])
         sides.append(np.sign(across @ (hull - centre[nearest_tile(game)])))
-        is_as_if_it_had_driven_there(game)
+        assert_as_if_driven_there(game)
         if speeds[-1] > 1.0:
             velocity = np.array(game.car.hull.linearVelocity) / speeds[-1]
             course = np.arctan2(-velocity[0], velocity[1])
@@ -56,7 +56,7 @@ def test_a_lost_start_is_beside_the_road_in_the_middle_of_a_lap():
     assert 0 < sum(turn < 0.0 for turn in turns) < 15, "some look away from where the road goes"
 
 
-def is_as_if_it_had_driven_there(game):
+def assert_as_if_driven_there(game):
     """The wheels roll at the car's speed, all of it moves together, and the picture's zoom in is past."""
     velocities = [tuple(body.linearVelocity) for body in (game.car.hull, *game.car.wheels)]
     assert set(velocities) == {velocities[0]}
@@ -104,7 +104,7 @@ def test_a_bend_start_is_on_the_road_before_a_sharp_bend_the_other_way():
         assert game.tile_visited_count == sum(tile.road_visited for tile in game.road)
         ahead = [-direction * turned_by(game, range(at - 6, at + 7)) for at in range(start, start + 61)]
         assert max(ahead) > 1.5
-        is_as_if_it_had_driven_there(game)
+        assert_as_if_driven_there(game)
         offsets.append(np.linalg.norm(np.array(game.car.hull.position) - centres_of(game)[start]))
         leads.append(next(at for at, turn in enumerate(ahead) if turn > 1.5))
         speeds.append(np.hypot(*game.car.hull.linearVelocity))
